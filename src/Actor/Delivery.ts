@@ -1,0 +1,36 @@
+/**
+ * Port: carry a message to an actor's address. Responsible for at most once, order per sender and receiver incarnation, and a
+ * typed failure wherever the message certainly did not arrive. Not for finding the actor (`Placement`).
+ *
+ * Alone it reaches actors of this node (`layerLocal`); remoting decorates it: addresses of this node go to the inner one, all
+ * others over the wire, and what comes in over the wire goes to the inner one too.
+ */
+import { Context } from "effect"
+import type { Effect, Exit } from "effect"
+import type { ActorAddress } from "./Address.ts"
+import type { AskError, TellError } from "./errors.ts"
+import type { KindDefinition } from "./Kind.ts"
+
+/** A message on its way: the definition (for its codec), the tag, and the payload as its schema's `Type`. */
+export interface Message {
+  readonly kind: KindDefinition
+  readonly tag: string
+  readonly payload: unknown
+}
+
+export class Delivery extends Context.Service<Delivery, {
+  /**
+   * Accepts the message for delivery. Succeeds when it is in the actor's mailbox (this node) or in the outbox of the
+   * connection (another node); what is lost after that is a dead letter. Not idempotent.
+   */
+  readonly tell: (to: ActorAddress, message: Message) => Effect.Effect<void, TellError>
+  /**
+   * Delivers, and waits for the reply for at most `timeout` milliseconds. The inner exit is the handler's own: its success or
+   * its typed error, both as `Type`. Interrupting it forgets the reply.
+   */
+  readonly ask: (
+    to: ActorAddress,
+    message: Message,
+    timeout: number
+  ) => Effect.Effect<Exit.Exit<unknown, unknown>, AskError>
+}>()("effect-troupe/Actor/Delivery") {}

@@ -1,0 +1,70 @@
+/**
+ * What happens in a node, as one typed stream. Publishing never waits: a subscriber that is slow loses the oldest events and
+ * the loss is counted; nothing of the runtime depends on an event being seen.
+ */
+import { Context, Effect, Layer, PubSub, Schema, Stream } from "effect"
+import { ActorAddress, Member, NodeAddress } from "./Address.ts"
+
+export const DeadLetterReason = Schema.Literals([
+  "ActorStopped",
+  "MailboxOverflow",
+  "NoSuchActor",
+  "Undecodable",
+  "NodeLost"
+])
+export type DeadLetterReason = typeof DeadLetterReason.Type
+
+/** Why an actor ended: asked to, by supervision, because its kind or node was withdrawn, or because another owner took its name. */
+export const StopReason = Schema.Literals(["Stopped", "Failed", "Withdrawn", "Replaced"])
+export type StopReason = typeof StopReason.Type
+
+/** Every event that the runtime tells about itself. */
+export const SystemEvent = Schema.Union([
+  Schema.TaggedStruct("ActorStarted", { actor: ActorAddress }),
+  Schema.TaggedStruct("ActorRestarted", { actor: ActorAddress, reason: Schema.String }),
+  Schema.TaggedStruct("ActorStopped", { actor: ActorAddress, reason: StopReason }),
+  /** a message that nobody handled; `message` is its tag */
+  Schema.TaggedStruct("DeadLetter", {
+    to: Schema.String,
+    kind: Schema.String,
+    message: Schema.String,
+    reason: DeadLetterReason
+  }),
+  Schema.TaggedStruct("MemberUp", { member: Member }),
+  Schema.TaggedStruct("MemberLeft", { member: Member }),
+  Schema.TaggedStruct("LeaderChanged", { leader: Schema.optionalKey(NodeAddress) }),
+  Schema.TaggedStruct("RelocationStarted", { from: NodeAddress, actors: Schema.Int }),
+  Schema.TaggedStruct("ActorRelocated", { actor: ActorAddress, from: NodeAddress }),
+  Schema.TaggedStruct("RelocationFailed", {
+    name: Schema.String,
+    kind: Schema.String,
+    from: NodeAddress,
+    reason: Schema.String
+  }),
+  Schema.TaggedStruct("RelocationCompleted", { from: NodeAddress, actors: Schema.Int, failed: Schema.Int }),
+  Schema.TaggedStruct("DataCenterChanged", { dataCenter: Schema.String, state: Schema.String }),
+  Schema.TaggedStruct("DataCenterGone", { dataCenter: Schema.String, reason: Schema.String }),
+  Schema.TaggedStruct("StoreTrouble", { store: Schema.String, reason: Schema.String }),
+  Schema.TaggedStruct("PeerRefused", { peer: Schema.String, reason: Schema.String })
+])
+export type SystemEvent = typeof SystemEvent.Type
+
+/** Events a subscriber may be behind before it loses the oldest. */
+export const subscriberBuffer = 1024
+
+export class SystemEvents extends Context.Service<SystemEvents, {
+  /** tells it to whoever listens now; never waits, never fails */
+  readonly publish: (event: SystemEvent) => void
+  /** events from the moment of subscription on */
+  readonly stream: Stream.Stream<SystemEvent>
+}>()("effect-troupe/Actor/SystemEvents") {}
+
+export const make = Effect.gen(function*() {
+  const hub = yield* PubSub.sliding<SystemEvent>({ capacity: subscriberBuffer })
+  return SystemEvents.of({
+    publish: (event) => void PubSub.publishUnsafe(hub, event),
+    stream: Stream.fromPubSub(hub)
+  })
+})
+
+export const layer: Layer.Layer<SystemEvents> = Layer.effect(SystemEvents, make)

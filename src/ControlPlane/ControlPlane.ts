@@ -1,0 +1,90 @@
+/**
+ * Port: the register of datacenters. Six operations with versions; liveness is a lease that the holder renews and that every
+ * reader judges by its own monotonic clock, so that no two clocks need to agree.
+ *
+ * State and liveness have different writers: a heartbeat never changes a state, a conflict never un-drains.
+ */
+import { Context, Schema } from "effect"
+import type { Duration, Effect, Stream } from "effect"
+import type {
+  InvalidData,
+  OutcomeUnknown,
+  RecordNotFound,
+  RevisionConflict,
+  StoreUnavailable
+} from "../Actor/errors.ts"
+
+/** REGISTERED (exists, not routable) -> ACTIVE (routable while its lease lives) -> DRAINING (nothing new) -> INACTIVE. */
+export const DataCenterState = Schema.Literals(["REGISTERED", "ACTIVE", "DRAINING", "INACTIVE"])
+export type DataCenterState = typeof DataCenterState.Type
+
+export const DataCenter = Schema.Struct({
+  name: Schema.NonEmptyString,
+  region: Schema.optionalKey(Schema.String),
+  zone: Schema.optionalKey(Schema.String),
+  labels: Schema.Record(Schema.String, Schema.String)
+})
+export type DataCenter = typeof DataCenter.Type
+
+/** What is written of a datacenter; `endpoints` are `host:port` of its members or of its load balancers. */
+export const Registration = Schema.Struct({
+  id: Schema.NonEmptyString,
+  dataCenter: DataCenter,
+  endpoints: Schema.Array(Schema.String),
+  state: DataCenterState,
+  /** which start of which node wrote it */
+  writer: Schema.String
+})
+export type Registration = typeof Registration.Type
+
+/** A registration as the control plane tells it. */
+export const DataCenterRecord = Schema.Struct({
+  ...Registration.fields,
+  /** the record's own version; heartbeats do not change it */
+  version: Schema.String,
+  /** duration of the lease, and for how long this reader still counts on it */
+  lease: Schema.Struct({ duration: Schema.DurationFromMillis, remaining: Schema.DurationFromMillis })
+})
+export type DataCenterRecord = typeof DataCenterRecord.Type
+
+/** As with the store's watch: replace at `Snapshot`. `Lost` until the next `Snapshot` or `Current`. */
+export type ControlPlaneEvent =
+  | { readonly _tag: "Snapshot"; readonly records: ReadonlyArray<DataCenterRecord> }
+  | { readonly _tag: "Upsert"; readonly record: DataCenterRecord }
+  | { readonly _tag: "Removed"; readonly id: string }
+  | { readonly _tag: "Current" }
+  | { readonly _tag: "Lost"; readonly reason: string }
+
+export type ControlPlaneWriteError = RecordNotFound | RevisionConflict | StoreUnavailable | OutcomeUnknown | InvalidData
+
+/** The parts of a datacenter's identity joined with an escaped separator: no two datacenters share an id by accident. */
+export const dataCenterId = (dataCenter: Pick<DataCenter, "name" | "region" | "zone">): string =>
+  [dataCenter.region ?? "", dataCenter.zone ?? "", dataCenter.name]
+    .map((part) => part.replaceAll("%", "%25").replaceAll("|", "%7C"))
+    .join("|")
+
+export class ControlPlane extends Context.Service<ControlPlane, {
+  /** the lease's duration (TTL), the same for all that share the plane; default 30 s, at least 1 s */
+  readonly ttl: Duration.Duration
+  /**
+   * Creates the record and its lease (`version` absent), or replaces the record at exactly that version. Returns the new
+   * version. `RevisionConflict` where the id exists with another version; `retryable` after reading it again.
+   */
+  readonly register: (registration: Registration, version?: string) => Effect.Effect<string, ControlPlaneWriteError>
+  /** Renews the lease of that id. `RecordNotFound` when there is no such record (any more). Leaves version and state alone. */
+  readonly heartbeat: (id: string, writer: string) => Effect.Effect<void, ControlPlaneWriteError>
+  /** Sets the state at exactly that version; returns the new one. */
+  readonly setState: (
+    id: string,
+    state: DataCenterState,
+    version: string
+  ) => Effect.Effect<string, ControlPlaneWriteError>
+  /** All records that are ACTIVE with a live lease by this reader's clock, sorted by id. */
+  readonly listActive: Effect.Effect<ReadonlyArray<DataCenterRecord>, StoreUnavailable>
+  /** All records, whatever their state or lease; for operators. */
+  readonly list: Effect.Effect<ReadonlyArray<DataCenterRecord>, StoreUnavailable>
+  /** Never fails and never ends. */
+  readonly watch: Stream.Stream<ControlPlaneEvent>
+  /** Removes record and lease at exactly that version. Idempotent: an absent record is success. */
+  readonly deregister: (id: string, version: string) => Effect.Effect<void, ControlPlaneWriteError>
+}>()("effect-troupe/ControlPlane/ControlPlane") {}

@@ -1,0 +1,95 @@
+/**
+ * Port: the one place where nodes agree. Small keys and values with compare-and-set and a watch; replication and consensus are
+ * the backend's. Everything that must be true for more than one node goes through here.
+ *
+ * Three outcomes: a write is applied (success), certainly not applied (`RevisionConflict`, `StoreUnavailable`), or perhaps
+ * (`OutcomeUnknown`). Decide by compare-and-set, never from a read: replicas may be stale.
+ *
+ * Every operation ends within the store's request timeout (default 5 s) with one of these.
+ */
+import { Context, Schema } from "effect"
+import type { Effect, Option, Stream } from "effect"
+import type { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from "../Actor/errors.ts"
+
+/** Opaque; equal means same version of the key. Orders versions of one key (`compareRevision`), and is never used as a token. */
+export type Revision = string
+
+/** Revisions of one key, older to newer. Backends write them as decimal integers. */
+export const compareRevision = (a: Revision, b: Revision): number => {
+  const x = BigInt(a)
+  const y = BigInt(b)
+  return x < y ? -1 : x > y ? 1 : 0
+}
+
+export interface Entry {
+  readonly key: string
+  readonly value: string
+  readonly revision: Revision
+}
+
+/**
+ * A watch begins with a `Snapshot`, and after any gap begins again with one: replace what you hold, never merge. Between
+ * snapshots come the changes in order. `Current` says that nothing is missing up to now (at least every second while
+ * the store is healthy); `Lost` that the watch no longer knows (it recovers by itself, with a `Snapshot`).
+ */
+export type WatchEvent =
+  | { readonly _tag: "Snapshot"; readonly entries: ReadonlyArray<Entry> }
+  | { readonly _tag: "Put"; readonly entry: Entry }
+  | { readonly _tag: "Removed"; readonly key: string; readonly revision: Revision }
+  | { readonly _tag: "Current" }
+  | { readonly _tag: "Lost"; readonly reason: string }
+
+/** What a backend can do; settings that ask for more are refused at start. */
+export const Capabilities = Schema.Struct({
+  /** `memory`, `nats`, `etcd`, ... */
+  backend: Schema.String,
+  /** does an acknowledged write survive a restart of the store? */
+  durable: Schema.Boolean,
+  /** bytes of UTF-8 */
+  maxValueBytes: Schema.Int,
+  /** how long the store itself may be unable to write while it fails over, in milliseconds */
+  failoverMillis: Schema.Int
+})
+export type Capabilities = typeof Capabilities.Type
+
+/** Why a write failed. `InvalidData` is a key or value that no store could take (too large, malformed key). */
+export type WriteError = RevisionConflict | StoreUnavailable | OutcomeUnknown | InvalidData
+
+export interface ControlStoreService {
+  readonly capabilities: Capabilities
+  readonly get: (key: string) => Effect.Effect<Option.Option<Entry>, StoreUnavailable | InvalidData>
+  /** Succeeds only if the key is absent (never written, or removed). */
+  readonly create: (key: string, value: string) => Effect.Effect<Revision, WriteError>
+  /** Succeeds only at exactly that revision. */
+  readonly update: (key: string, value: string, revision: Revision) => Effect.Effect<Revision, WriteError>
+  /** Succeeds only at exactly that revision. */
+  readonly remove: (key: string, revision: Revision) => Effect.Effect<void, WriteError>
+  /** All entries whose key starts with the prefix, sorted by key. */
+  readonly list: (prefix: string) => Effect.Effect<ReadonlyArray<Entry>, StoreUnavailable | InvalidData>
+  /** Never fails and never ends: trouble is told as `Lost`. */
+  readonly watch: (prefix: string) => Stream.Stream<WatchEvent>
+}
+
+/** The store of one datacenter's cluster. */
+export class ControlStore extends Context.Service<ControlStore, ControlStoreService>()(
+  "effect-troupe/ControlPlane/ControlStore"
+) {}
+
+/** The same port, shared by all datacenters: home grants and desired states. Each `ControlPlane` Layer provides one. */
+export class GlobalStore extends Context.Service<GlobalStore, ControlStoreService>()(
+  "effect-troupe/ControlPlane/GlobalStore"
+) {}
+
+/**
+ * Keys are parts joined by `/`. A part may hold letters, digits and `-_.=@`; anything else is escaped by `keyPart`, so that
+ * names given by users can never reach into another part.
+ */
+export const keyPart = (text: string): string =>
+  text.replace(
+    /[^A-Za-z0-9\-_.@]/gu,
+    (character) =>
+      Array.from(new TextEncoder().encode(character), (byte) => `=${byte.toString(16).padStart(2, "0")}`).join("")
+  )
+
+/** longest key in bytes that every backend takes */
+export const maxKeyBytes = 512

@@ -1,0 +1,43 @@
+/**
+ * Port: connections that carry frames. Two implementations, `layerTcp` (sockets) and the simulated network of
+ * `effect-troupe/testing`, share everything above it: handshake, lanes, codecs, back-pressure.
+ *
+ * A frame is an opaque, non-empty byte array of at most `maxFrameBytes`; a connection keeps their order, delivers each at most
+ * once, and says when it is over. Who is at the other end, and whether it may be, is the handshake's business, not ours.
+ */
+import { Context } from "effect"
+import type { Effect, Queue, Scope } from "effect"
+import type { FrameTooLarge, NodeUnreachable } from "../Actor/errors.ts"
+
+/** Default cap of a data frame, in bytes. */
+export const defaultMaxFrameBytes = 1024 * 1024
+/** No setting may raise the cap above this, in bytes. */
+export const hardMaxFrameBytes = 16 * 1024 * 1024
+
+export interface Connection {
+  /** `host:port` of the other side as the transport knows it; for people only */
+  readonly peer: string
+  /** is the other side on this machine's loopback? decides whether a shared secret may be absent */
+  readonly loopback: boolean
+  /**
+   * Queues a frame behind those sent before; what piles up while a write is in flight leaves in one write. Waits only while
+   * the outbox is over its bound. Fails `NodeUnreachable` (`NotSent`) once the connection is over.
+   */
+  readonly send: (frame: Uint8Array) => Effect.Effect<void, NodeUnreachable | FrameTooLarge>
+  /** the frames received, at least one; fails once the connection is over and all received frames were taken */
+  readonly receive: Effect.Effect<ReadonlyArray<Uint8Array>, NodeUnreachable>
+  /** closes both directions at once; idempotent */
+  readonly close: Effect.Effect<void>
+}
+
+export class Transport extends Context.Service<Transport, {
+  /** the advertised address of this node, known once bound */
+  readonly address: { readonly host: string; readonly port: number }
+  /** inbound connections, in order of arrival; nobody reads from one before it is taken */
+  readonly accept: Queue.Dequeue<Connection>
+  /** dials; the connection lives until it is closed, is lost, or the scope ends */
+  readonly connect: (to: {
+    readonly host: string
+    readonly port: number
+  }) => Effect.Effect<Connection, NodeUnreachable, Scope.Scope>
+}>()("effect-troupe/Remoting/Transport") {}
