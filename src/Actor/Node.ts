@@ -24,7 +24,7 @@ export class Node extends Context.Service<Node, {
 /** Random hex digits from the `Random` service, so that a simulation draws them from its seed. */
 export const randomHex = (digits: number): Effect.Effect<string> =>
   Effect.map(
-    Effect.forEach(Array.from({ length: digits }), () => Random.nextIntBetween(0, 16)),
+    Effect.forEach(Array.from({ length: digits }), () => Random.nextIntBetween(0, 15)),
     (values) => values.map((value) => value.toString(16)).join("")
   )
 
