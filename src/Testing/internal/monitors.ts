@@ -1,0 +1,96 @@
+/**
+ * Monitors of a world: they see every start and stop of an actor on every node at the moment it happens, and say which
+ * invariant broke. They share no code with the runtime: what they know is what the nodes did.
+ */
+import type { SystemEvent } from "../../Actor/SystemEvents.ts"
+
+export interface Violation {
+  /** the invariant's name */
+  readonly invariant: "uniqueActingOwner" | "placementsRise" | "viewsAreOrdered"
+  readonly at: number
+  readonly detail: string
+}
+
+interface Owner {
+  readonly node: string
+  readonly placement: number
+}
+
+export class Monitors {
+  readonly violations: Array<Violation> = []
+  /** `dc/name` -> who runs it now */
+  private readonly running = new Map<string, Array<Owner>>()
+  private readonly highest = new Map<string, number>()
+  private readonly held = new Set<string>()
+  private readonly gone = new Set<string>()
+  private readonly views = new Map<string, number>()
+
+  event(at: number, node: string, event: SystemEvent): void {
+    switch (event._tag) {
+      case "ActorStarted": {
+        const key = `${event.actor.node.dataCenter}/${event.actor.name}`
+        const owner = { node, placement: event.actor.placement }
+        const owners = this.running.get(key) ?? []
+        this.running.set(key, [...owners.filter((other) => other.node !== node), owner])
+        const before = this.highest.get(key) ?? -1
+        if (owner.placement > 0 && owner.placement <= before) {
+          this.report("placementsRise", at, `${key} started on ${node} with placement ${owner.placement} after ${before}`)
+        }
+        this.highest.set(key, Math.max(before, owner.placement))
+        this.checkOwners(at, key)
+        return
+      }
+      case "ActorStopped": {
+        const key = `${event.actor.node.dataCenter}/${event.actor.name}`
+        const owners = this.running.get(key) ?? []
+        this.running.set(key, owners.filter((other) => other.node !== node))
+        return
+      }
+    }
+  }
+
+  /** The node's actors hold their messages (a lapsed lease), or act again. */
+  workHeld(at: number, node: string, held: boolean): void {
+    if (held) {
+      this.held.add(node)
+      return
+    }
+    this.held.delete(node)
+    for (const key of this.running.keys()) this.checkOwners(at, key)
+  }
+
+  viewSeen(at: number, node: string, number: number): void {
+    const before = this.views.get(node) ?? 0
+    if (number < before) this.report("viewsAreOrdered", at, `${node} saw view ${number} after ${before}`)
+    this.views.set(node, number)
+  }
+
+  /** A crash loses everything that the node ran, at once. */
+  crashed(node: string): void {
+    this.gone.add(node)
+    this.views.delete(node)
+    for (const [key, owners] of this.running) this.running.set(key, owners.filter((owner) => owner.node !== node))
+  }
+
+  started(node: string): void {
+    this.gone.delete(node)
+    this.held.delete(node)
+  }
+
+  /** who runs the name now, for the reports of tests */
+  owners(dataCenter: string, name: string): ReadonlyArray<string> {
+    return (this.running.get(`${dataCenter}/${name}`) ?? []).map((owner) => owner.node)
+  }
+
+  private checkOwners(at: number, key: string): void {
+    const acting = (this.running.get(key) ?? []).filter((owner) => !this.held.has(owner.node) && !this.gone.has(owner.node))
+    if (acting.length > 1) {
+      const who = acting.map((owner) => `${owner.node} (placement ${owner.placement})`).join(" and ")
+      this.report("uniqueActingOwner", at, `${key} acts on ${who}`)
+    }
+  }
+
+  private report(invariant: Violation["invariant"], at: number, detail: string): void {
+    this.violations.push({ invariant, at, detail })
+  }
+}

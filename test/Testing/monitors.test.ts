@@ -1,0 +1,58 @@
+// The monitors see the bugs they are there for: each is planted here by hand.
+import { assert, describe, it } from "@effect/vitest"
+import { Monitors } from "../../src/Testing/internal/monitors.ts"
+
+const node = (id: string) => ({ dataCenter: "dc", id, incarnation: "1", host: "h", port: 1 })
+const started = (id: string, placement: number) => ({
+  _tag: "ActorStarted" as const,
+  actor: { kind: "K", name: "x", node: node(id), placement, epoch: 1 }
+})
+const stopped = (id: string) => ({
+  _tag: "ActorStopped" as const,
+  actor: { kind: "K", name: "x", node: node(id), placement: 1, epoch: 1 },
+  reason: "Stopped" as const
+})
+
+describe("monitors", () => {
+  it("a second acting owner of a name is a violation", () => {
+    const monitors = new Monitors()
+    monitors.event(1, "a", started("a", 1))
+    monitors.event(2, "b", started("b", 2))
+    assert.deepStrictEqual(monitors.violations.map((violation) => violation.invariant), ["uniqueActingOwner"])
+  })
+
+  it("a held owner beside its successor is none, until it acts again", () => {
+    const monitors = new Monitors()
+    monitors.event(1, "a", started("a", 1))
+    monitors.workHeld(2, "a", true)
+    monitors.event(3, "b", started("b", 2))
+    assert.deepStrictEqual(monitors.violations, [])
+    monitors.workHeld(4, "a", false)
+    assert.deepStrictEqual(monitors.violations.map((violation) => violation.at), [4])
+  })
+
+  it("an owner that crashed or stopped first makes room", () => {
+    const monitors = new Monitors()
+    monitors.event(1, "a", started("a", 1))
+    monitors.crashed("a")
+    monitors.event(2, "b", started("b", 2))
+    monitors.event(3, "b", stopped("b"))
+    monitors.event(4, "c", started("c", 3))
+    assert.deepStrictEqual(monitors.violations, [])
+  })
+
+  it("a placement number that does not rise is a violation", () => {
+    const monitors = new Monitors()
+    monitors.event(1, "a", started("a", 2))
+    monitors.event(2, "a", stopped("a"))
+    monitors.event(3, "b", started("b", 2))
+    assert.deepStrictEqual(monitors.violations.map((violation) => violation.invariant), ["placementsRise"])
+  })
+
+  it("a view older than one already seen is a violation", () => {
+    const monitors = new Monitors()
+    monitors.viewSeen(1, "a", 4)
+    monitors.viewSeen(2, "a", 3)
+    assert.deepStrictEqual(monitors.violations.map((violation) => violation.invariant), ["viewsAreOrdered"])
+  })
+})
