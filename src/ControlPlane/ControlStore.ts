@@ -7,9 +7,19 @@
  *
  * Every operation ends within the store's request timeout (default 5 s) with one of these.
  */
-import { Context, Schema } from "effect"
-import type { Effect, Option, Stream } from "effect"
+import { Context, Effect, Layer, Schema } from "effect"
+import type { Option, Stream } from "effect"
 import type { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from "../Actor/errors.ts"
+import * as Memory from "./ControlStoreMemory.ts"
+
+export { maxKeyBytes } from "./internal/storeData.ts"
+export {
+  /**
+   * The same store with a shorter patience, for callers whose own deadline is tighter than the backend's request timeout (a
+   * lease of duration D gives its calls D/4). A read that takes longer is `StoreUnavailable`, a write `OutcomeUnknown`.
+   */
+  withDeadline
+} from "./internal/storeDeadline.ts"
 
 /** Opaque; equal means same version of the key. Orders versions of one key (`compareRevision`), and is never used as a token. */
 export type Revision = string
@@ -91,5 +101,14 @@ export const keyPart = (text: string): string =>
       Array.from(new TextEncoder().encode(character), (byte) => `=${byte.toString(16).padStart(2, "0")}`).join("")
   )
 
-/** longest key in bytes that every backend takes */
-export const maxKeyBytes = 512
+export type { Faults as MemoryFaults, MemoryBackend } from "./ControlStoreMemory.ts"
+
+/** A store in this process that hands out several clients, each with faults of its own; simulations are made of these. */
+export const makeMemoryBackend: Effect.Effect<Memory.MemoryBackend> = Memory.make()
+
+/** A store in this process with one client, for tests and single nodes. */
+export const makeMemory = (options?: Memory.Options): Effect.Effect<ControlStoreService> =>
+  Effect.map(Memory.make(options), (backend) => backend.client())
+
+/** The embedded store: all who share this Layer's instance share the data, and it ends with them. */
+export const layerMemory: Layer.Layer<ControlStore> = Layer.effect(ControlStore, makeMemory())
