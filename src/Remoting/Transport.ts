@@ -24,9 +24,19 @@ export interface Connection {
    * the outbox is over its bound. Fails `NodeUnreachable` (`NotSent`) once the connection is over.
    */
   readonly send: (frame: Uint8Array) => Effect.Effect<void, NodeUnreachable | FrameTooLarge>
+  /**
+   * The same at once and without a bound, for a caller that keeps its own by `unsent` and `onIdle`: a session has two lanes
+   * and decides itself what leaves next. False once the connection is over or where the frame is above the cap. The transport
+   * owns the bytes from here on.
+   */
+  readonly offer: (frame: Uint8Array) => boolean
+  /** bytes that were handed over and have not left this process yet */
+  readonly unsent: () => number
+  /** the one listener that is called whenever `unsent` has come down to 0, and when the connection is over */
+  readonly onIdle: (listener: () => void) => void
   /** the frames received, at least one; fails once the connection is over and all received frames were taken */
   readonly receive: Effect.Effect<ReadonlyArray<Uint8Array>, NodeUnreachable>
-  /** closes both directions at once; idempotent */
+  /** takes no more frames in either direction; those handed over before still leave. Idempotent */
   readonly close: Effect.Effect<void>
 }
 
