@@ -6,50 +6,364 @@
  * watch was proven current; after D + margin without change and a fresh read at the same revision it may close the lease, by
  * compare-and-set at exactly that revision. So a renewal and a closing cannot both succeed, and `Closed` is final. No clocks
  * are compared: records carry a duration, never a time. margin = max(250 ms, 2 % of D), for clock rates within 1 %.
+ *
+ * The decisions are pure cores (`internal/leaseOwner.ts`, `internal/leaseObserver.ts`); here is what performs them.
  */
-import type { Duration, Effect, Scope, Stream } from "effect"
-import type { Fenced, InvalidData, OutcomeUnknown, StoreUnavailable } from "../Actor/errors.ts"
-import type { ControlStoreService } from "./ControlStore.ts"
+import {
+  Clock,
+  Deferred,
+  Duration,
+  Effect,
+  FiberHandle,
+  Option,
+  PubSub,
+  Queue,
+  Schedule,
+  type Scope,
+  Semaphore,
+  Stream,
+  SubscriptionRef
+} from "effect"
+import { Fenced, InvalidData, OutcomeUnknown, type RevisionConflict, StoreUnavailable } from "../Actor/errors.ts"
+import { randomHex } from "../Actor/Node.ts"
+import type { ControlStoreService, Entry, Revision } from "./ControlStore.ts"
+import * as Observer from "./internal/leaseObserver.ts"
+import * as Owner from "./internal/leaseOwner.ts"
+import { decodeLease, encodeLease } from "./internal/leaseRecord.ts"
 
 /** `Lapsed`: not renewed in time, but not closed either: it may still renew and go on. `Closed` is final. */
 export type LeaseState = "Held" | "Lapsed" | "Closed"
+
+/** What an operation on a lease can fail with besides being fenced. */
+export type LeaseError = StoreUnavailable | OutcomeUnknown | InvalidData
 
 export interface HeldLease {
   readonly key: string
   readonly duration: Duration.Duration
   /** may the owner act now? compared with the monotonic clock at the moment of the call */
   readonly isValid: () => boolean
+  /** milliseconds for which it may still act if nothing more is renewed; 0 when it may not */
+  readonly remaining: () => number
   readonly state: Effect.Effect<LeaseState>
   /** the state now and after each change */
   readonly changes: Stream.Stream<LeaseState>
   /** completes when the owner learns that its lease is closed */
   readonly closed: Effect.Effect<void>
   /** renews at once, e.g. before acting on another's death; `Fenced` when it is closed */
-  readonly renew: Effect.Effect<void, Fenced | StoreUnavailable | OutcomeUnknown | InvalidData>
+  readonly renew: Effect.Effect<void, Fenced | LeaseError>
+  /** tells the owner that somebody has seen its lease closed: it never acts again. Idempotent. */
+  readonly fence: Effect.Effect<void>
   /** the owner's own goodbye, after it has stopped acting; idempotent */
-  readonly close: Effect.Effect<void, StoreUnavailable | OutcomeUnknown | InvalidData>
+  readonly close: Effect.Effect<void, LeaseError>
 }
-
-/** Takes a fresh key as a lease and keeps renewing it for as long as the scope lives; the end of the scope stops renewing. */
-export type Hold = (store: ControlStoreService, options: {
-  readonly key: string
-  readonly duration: Duration.Duration
-}) => Effect.Effect<HeldLease, Fenced | StoreUnavailable | OutcomeUnknown | InvalidData, Scope.Scope>
 
 /** What an observer knows of a lease. `Expired`: D + margin of proven time without change. */
 export type ObservedLease = "Absent" | "Live" | "Expired" | "Closed"
 
 export interface LeaseObserver {
-  /** by this observer's own proven time */
+  /** by this observer's own proven time; `Absent` before the first snapshot and where the key holds no lease */
   readonly status: (key: string) => ObservedLease
-  /** keys whose status changed, as it changes */
+  /** milliseconds of proven time until it counts as expired, margin included; none where it is absent or closed */
+  readonly remaining: (key: string) => number | undefined
+  /** does the watch vouch for all this now? (the last proof is at most a few seconds old) */
+  readonly isCurrent: () => boolean
+  /** what is known at subscription, then keys whose status changed, as it changes */
   readonly changes: Stream.Stream<{ readonly key: string; readonly status: ObservedLease }>
-  /** Closes an expired lease after a fresh read. `Alive` where it had been renewed after all. */
-  readonly close: (key: string) => Effect.Effect<"Closed" | "Alive", StoreUnavailable | OutcomeUnknown | InvalidData>
+  /**
+   * Closes an expired lease after a fresh read. `Alive` where it had been renewed after all. With `certain` it does not wait
+   * for expiry: for a death that is certain (goodbye, the platform's or the operator's word) and nothing else. Idempotent.
+   */
+  readonly close: (key: string, options?: {
+    readonly certain?: boolean | undefined
+  }) => Effect.Effect<"Closed" | "Alive", LeaseError>
 }
 
-/** Watches all leases under a prefix. */
-export type Observe = (
+/** Attempts of one renewal or closing before it is left to the next one: each that is repeated at once has learned something. */
+const maxAttempts = 5
+
+/** Deadline of one call, whatever the store's own: a third of the lease must leave room for a second try. */
+const callDeadline = (duration: number): number => Math.min(5_000, duration / 4)
+
+type Outcome =
+  | { readonly _tag: "Written"; readonly revision: Revision }
+  | { readonly _tag: "NotWritten"; readonly error: StoreUnavailable | InvalidData }
+  | { readonly _tag: "Unknown"; readonly error: OutcomeUnknown }
+  | { readonly _tag: "Conflict" }
+
+/** A write with its outcome as a value, and never later than the deadline: what is late is unknown. */
+const attemptWrite = (
+  store: ControlStoreService,
+  key: string,
+  value: string,
+  expected: Revision | undefined,
+  deadline: number
+): Effect.Effect<Outcome> =>
+  (expected === undefined ? store.create(key, value) : store.update(key, value, expected)).pipe(
+    Effect.map((revision): Outcome => ({ _tag: "Written", revision })),
+    Effect.timeoutOrElse({
+      duration: deadline,
+      orElse: () =>
+        Effect.fail(new OutcomeUnknown({ operation: `write of ${key}`, reason: `no answer within ${deadline} ms` }))
+    }),
+    Effect.catch((error: RevisionConflict | LeaseError): Effect.Effect<Outcome> =>
+      Effect.succeed(
+        error._tag === "RevisionConflict"
+          ? { _tag: "Conflict" }
+          : error._tag === "OutcomeUnknown"
+          ? { _tag: "Unknown", error }
+          : { _tag: "NotWritten", error }
+      )
+    )
+  )
+
+const attemptRead = (
+  store: ControlStoreService,
+  key: string,
+  deadline: number
+): Effect.Effect<Option.Option<Entry>, StoreUnavailable | InvalidData> =>
+  store.get(key).pipe(
+    Effect.timeoutOrElse({
+      duration: deadline,
+      orElse: () =>
+        Effect.fail(new StoreUnavailable({ operation: `read of ${key}`, reason: `no answer within ${deadline} ms` }))
+    })
+  )
+
+/**
+ * Takes a fresh key as a lease and keeps renewing it for as long as the scope lives. The end of the scope stops renewing and
+ * nothing else: the lease lapses by itself, or `close` has said goodbye before. `Fenced` where the key is taken already.
+ */
+export const hold: (store: ControlStoreService, options: {
+  readonly key: string
+  readonly duration: Duration.Input
+}) => Effect.Effect<HeldLease, Fenced | LeaseError, Scope.Scope> = Effect.fnUntraced(function*(store, options) {
+  const { key } = options
+  const duration = Duration.fromInputUnsafe(options.duration)
+  const millis = Duration.toMillis(duration)
+  const deadline = callDeadline(millis)
+  const clock = yield* Clock.Clock
+  const instant = (): Owner.Instant => ({
+    now: Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000,
+    wall: clock.currentTimeMillisUnsafe()
+  })
+
+  let core = Owner.initial(yield* randomHex(16), millis)
+  const stateOf = (): LeaseState =>
+    core.phase === "Closed" || core.leaving ? "Closed" : Owner.isValid(core, instant()) ? "Held" : "Lapsed"
+  const told = yield* SubscriptionRef.make<LeaseState>("Lapsed")
+  const closed = yield* Deferred.make<void>()
+  const lapse = yield* FiberHandle.make()
+  const oneAtATime = yield* Semaphore.make(1)
+  const wake = yield* Queue.sliding<void>(1)
+
+  const tell = Effect.suspend(() => {
+    const state = stateOf()
+    return SubscriptionRef.get(told).pipe(
+      Effect.flatMap((last) => last === state ? Effect.void : SubscriptionRef.set(told, state)),
+      Effect.andThen(state === "Closed" ? Deferred.succeed(closed, void 0) : Effect.void),
+      Effect.asVoid
+    )
+  })
+  /** Only tells of a lapse; whether the owner may act is compared when it acts. */
+  const armLapse = Effect.suspend(() =>
+    FiberHandle.run(
+      lapse,
+      Effect.sleep(Duration.millis(Math.max(0, core.validUntil - instant().now))).pipe(Effect.andThen(tell))
+    )
+  )
+  const advance = (event: Owner.OwnerEvent): ReadonlyArray<Owner.OwnerCommand> => {
+    const [next, commands] = Owner.step(core, event)
+    core = next
+    return commands
+  }
+  const fenced = () => new Fenced({ what: `lease ${key}`, ours: core.writer, current: "closed or taken by another" })
+
+  /** Performs the core's commands until it is done; `error` is why the last attempt could not be settled. */
+  const perform = (
+    commands: ReadonlyArray<Owner.OwnerCommand>,
+    again: () => Owner.OwnerEvent,
+    attempts: number,
+    error: LeaseError
+  ): Effect.Effect<void, Fenced | LeaseError> => {
+    const command = commands[0]
+    if (command === undefined) return Effect.void
+    switch (command._tag) {
+      case "Done":
+        return Effect.void
+      case "Lost":
+        return Effect.suspend(() => Effect.fail(fenced()))
+      case "Unsettled":
+        return Effect.fail(error)
+      case "Again":
+        return attempts >= maxAttempts
+          ? Effect.fail(error)
+          : Effect.suspend(() => perform(advance(again()), again, attempts + 1, error))
+      case "Read":
+        return Effect.result(attemptRead(store, key, deadline)).pipe(Effect.flatMap((read) => {
+          if (read._tag === "Failure") {
+            return perform(advance({ _tag: "ReadFailed" }), again, attempts, asUnknown(read.failure))
+          }
+          const event: Owner.OwnerEvent = Option.isNone(read.success) ? { _tag: "ReadMissing" } : {
+            _tag: "Read",
+            at: instant(),
+            revision: read.success.value.revision,
+            record: decodeLease(read.success.value.value)
+          }
+          return perform(advance(event), again, attempts, error)
+        }))
+      case "Write":
+        return attemptWrite(store, key, encodeLease(command.record), command.expected, deadline).pipe(
+          Effect.flatMap((outcome) =>
+            perform(advance(outcome), again, attempts, "error" in outcome ? outcome.error : error)
+          )
+        )
+    }
+  }
+  // A conflict that a read could not explain: perhaps it was our own earlier write.
+  const unexplained = new OutcomeUnknown({ operation: `renewal of ${key}`, reason: "a conflict, not yet explained" })
+  const asUnknown = (error: StoreUnavailable | InvalidData): LeaseError =>
+    error._tag === "InvalidData" ? error : new OutcomeUnknown({ operation: error.operation, reason: error.reason })
+
+  const run = (start: () => Owner.OwnerEvent): Effect.Effect<void, Fenced | LeaseError> =>
+    oneAtATime.withPermit(
+      Effect.suspend(() => perform(advance(start()), start, 1, unexplained)).pipe(
+        // interrupted in mid-write: the outcome is unknown, and the core must not wait for its answer
+        Effect.onInterrupt(() =>
+          Effect.sync(() => {
+            if (core.inFlight !== undefined) advance({ _tag: "Unknown" })
+          })
+        ),
+        Effect.ensuring(Effect.andThen(tell, armLapse))
+      )
+    )
+
+  const renew = run(() => ({ _tag: "Renew", at: instant() }))
+  const fence = Effect.suspend(() => {
+    advance({ _tag: "SeenClosed" })
+    return tell
+  })
+  const close = run(() => ({ _tag: "Leave", at: instant() })).pipe(
+    // closed by whomever, it is closed
+    Effect.catchTag("Fenced", () => Effect.void)
+  )
+
+  yield* Effect.retry(renew, {
+    times: 2,
+    while: (error) => error._tag === "OutcomeUnknown",
+    schedule: Schedule.exponential(Duration.millis(millis / 40))
+  })
+
+  // Between two tries of one renewal: short against D, so that a store that comes back in time finds us still holding.
+  const backoff = Schedule.min([
+    Schedule.exponential(Duration.millis(millis / 60)),
+    Schedule.spaced(Duration.millis(millis / 8))
+  ]).pipe(Schedule.jittered)
+  const renewed = Effect.retry(renew, ($) => $(backoff).pipe(Schedule.while(({ input }) => input._tag !== "Fenced")))
+    .pipe(
+      Effect.ignore
+    )
+  // with jitter at most D/3 apart
+  const period = Schedule.spaced(Duration.millis(millis * 0.275)).pipe(Schedule.jittered)
+  const whileOpen = Effect.sync(() => core.phase !== "Closed" && !core.leaving)
+  yield* Effect.sleep(Duration.millis(millis * 0.275)).pipe(
+    Effect.andThen(
+      Effect.repeat(renewed, ($) => $(period).pipe(Schedule.while(() => whileOpen)))
+    ),
+    Effect.raceFirst(Deferred.await(closed)),
+    Effect.forkScoped
+  )
+  // A clock that jumped pauses the owner; whoever meets the pause asks for a renewal at once.
+  yield* Queue.take(wake).pipe(
+    Effect.andThen(Effect.ignore(renew)),
+    Effect.forever,
+    Effect.raceFirst(Deferred.await(closed)),
+    Effect.forkScoped
+  )
+
+  const isValid = () => {
+    const at = instant()
+    if (Owner.isValid(core, at)) return true
+    if (Owner.isPaused(core, at)) Queue.offerUnsafe(wake, void 0)
+    return false
+  }
+  return {
+    key,
+    duration,
+    isValid,
+    remaining: () => isValid() ? Math.max(0, core.validUntil - instant().now) : 0,
+    state: Effect.sync(stateOf),
+    changes: SubscriptionRef.changes(told),
+    closed: Deferred.await(closed),
+    renew,
+    fence,
+    close
+  }
+})
+
+/** Watches all leases under a prefix for as long as the scope lives. Values that are no leases are skipped and logged. */
+export const observe: (
   store: ControlStoreService,
   prefix: string
-) => Effect.Effect<LeaseObserver, never, Scope.Scope>
+) => Effect.Effect<LeaseObserver, never, Scope.Scope> = Effect.fnUntraced(function*(store, prefix) {
+  const clock = yield* Clock.Clock
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
+  const writer = yield* randomHex(16)
+  const hub = yield* PubSub.unbounded<Observer.StatusChange>()
+  let core = Observer.initial
+  let operations = 0
+
+  yield* store.watch(prefix).pipe(
+    Stream.runForEach((event) =>
+      Effect.suspend(() => {
+        const before = core
+        const [after, foreign] = Observer.step(before, event, now())
+        core = after
+        for (const change of Observer.changes(before, after)) PubSub.publishUnsafe(hub, change)
+        return foreign.length === 0
+          ? Effect.void
+          : Effect.logWarning(`skipped values that are no leases: ${foreign.join(", ")}`)
+      })
+    ),
+    Effect.forkScoped({ startImmediately: true })
+  )
+
+  const close: LeaseObserver["close"] = (key, options) =>
+    Effect.gen(function*() {
+      const certain = options?.certain === true
+      const seen = core.leases.get(key)
+      const duration = seen?.duration ?? 10_000
+      for (let attempt = 0; attempt < maxAttempts; attempt++) {
+        const read = yield* attemptRead(store, key, callDeadline(duration))
+        const decision = Observer.decideClose(core, key, Option.getOrUndefined(read), certain)
+        if (decision._tag !== "CloseAt") return decision._tag
+        const previous = Option.isSome(read) ? decodeLease(read.value.value) : undefined
+        const value = encodeLease({
+          state: "Closed",
+          counter: (previous?.counter ?? 0) + 1,
+          duration: previous?.duration ?? duration,
+          writer,
+          operation: ++operations
+        })
+        const outcome = yield* attemptWrite(store, key, value, decision.expected, callDeadline(duration))
+        if (outcome._tag === "Written") return "Closed"
+        if (outcome._tag !== "Conflict") return yield* outcome.error
+        // somebody was faster: the next read says whether by renewing or by closing
+      }
+      return yield* new OutcomeUnknown({ operation: `closing of ${key}`, reason: "the key changed at each attempt" })
+    })
+
+  return {
+    status: (key) => Observer.status(core, key),
+    remaining: (key) => {
+      const lease = core.leases.get(key)
+      return lease === undefined || lease.closed ? undefined : Observer.remaining(lease, core.provenAt ?? lease.since)
+    },
+    isCurrent: () => core.provenAt !== undefined && now() - core.provenAt <= Observer.maxProofGap,
+    changes: Stream.unwrap(Effect.gen(function*() {
+      const subscription = yield* PubSub.subscribe(hub)
+      const known = Array.from(core.leases.keys(), (key) => ({ key, status: Observer.status(core, key) }))
+      return Stream.concat(Stream.fromIterable(known), Stream.fromSubscription(subscription))
+    })),
+    close
+  }
+})

@@ -7,7 +7,7 @@
  *
  * Not for safety: that two sides never both succeed is the compare-and-set's doing. This decides when to try.
  */
-import type { Entry, Revision, WatchEvent } from "../ControlStore.ts"
+import { compareRevision, type Entry, type Revision, type WatchEvent } from "../ControlStore.ts"
 import { decodeLease, leaseMargin } from "./leaseRecord.ts"
 
 export type ObservedStatus = "Absent" | "Live" | "Expired" | "Closed"
@@ -94,6 +94,10 @@ export const step = (
     changed.delete(event.key)
     return [{ leases: changed, provenAt: now }, []]
   }
+  const known = leases.get(event.entry.key)
+  if (known !== undefined && compareRevision(event.entry.revision, known.revision) <= 0) {
+    return [{ leases, provenAt: now }, []] // told twice, or late: no change
+  }
   const lease = observe(event.entry, now)
   if (lease === undefined) changed.delete(event.entry.key)
   else changed.set(event.entry.key, lease)
@@ -121,14 +125,14 @@ export const decideClose = (
   certain: boolean
 ): { readonly _tag: "CloseAt"; readonly expected: Revision | undefined } | { readonly _tag: "Closed" | "Alive" } => {
   const seen = state.leases.get(key)
-  if (read === undefined) {
-    // nothing to close; where the death is certain a tombstone keeps that key from ever being held
-    return certain ? { _tag: "CloseAt", expected: undefined } : { _tag: "Closed" }
-  }
-  const record = decodeLease(read.value)
+  const record = read === undefined ? undefined : decodeLease(read.value)
   if (record?.state === "Closed") return { _tag: "Closed" }
-  if (certain) return { _tag: "CloseAt", expected: read.revision }
-  return seen !== undefined && status(state, key) === "Expired" && seen.revision === read.revision
-    ? { _tag: "CloseAt", expected: read.revision }
+  if (certain) return { _tag: "CloseAt", expected: read?.revision }
+  if (record === undefined) {
+    // Gone, or overwritten by something that is no lease: a tombstone, by compare-and-set, since a read proves nothing.
+    return seen === undefined ? { _tag: "CloseAt", expected: read?.revision } : { _tag: "Alive" }
+  }
+  return seen !== undefined && status(state, key) === "Expired" && seen.revision === read?.revision
+    ? { _tag: "CloseAt", expected: seen.revision }
     : { _tag: "Alive" }
 }

@@ -56,7 +56,12 @@ export type OwnerEvent =
   | { readonly _tag: "NotWritten" }
   | { readonly _tag: "Unknown" }
   | { readonly _tag: "Conflict" }
-  | { readonly _tag: "Read"; readonly revision: Revision; readonly record: LeaseRecord | undefined }
+  | {
+    readonly _tag: "Read"
+    readonly at: Instant
+    readonly revision: Revision
+    readonly record: LeaseRecord | undefined
+  }
   | { readonly _tag: "ReadMissing" }
   | { readonly _tag: "ReadFailed" }
   /** a fact that never reverts, from whoever saw it */
@@ -171,7 +176,13 @@ export const step = (
     case "Read": {
       if (event.record?.state === "Closed") return lost(state)
       const older = state.revision !== undefined && compareRevision(event.revision, state.revision) <= 0
-      if (older) return [state, [{ _tag: "Unsettled" }]]
+      if (older) {
+        // Stale, or the store forgot our last renewals. While we may act nobody can have closed it by lapse, so trying at what
+        // the store shows is safe: a stale revision conflicts, a forgotten one is restored.
+        return event.record?.writer === state.writer && event.revision !== state.revision && isValid(state, event.at)
+          ? [{ ...state, revision: event.revision }, [{ _tag: "Again" }]]
+          : [state, [{ _tag: "Unsettled" }]]
+      }
       if (event.record?.writer !== state.writer) return lost(state)
       const operation = event.record.operation
       const attempt = state.unsettled.find((candidate) => candidate.operation === operation)
