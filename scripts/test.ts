@@ -1,0 +1,116 @@
+/**
+ * `npm test`: everything that must hold, one step after the other, and one plain last line with the sum: `N passed, N failed`.
+ * A step that counts nothing itself (type check, lint) counts as one. Later steps run even if earlier ones fail.
+ */
+import { spawnSync } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+
+const root = Path.join(import.meta.dirname, "..")
+const cache = Path.join(root, ".cache")
+const modules = Path.join(root, "node_modules")
+
+interface Count {
+  readonly passed: number
+  readonly failed: number
+}
+
+const none: Count = { passed: 0, failed: 0 }
+
+const start = (command: string, args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) => {
+  const run = spawnSync(command, args, {
+    cwd: root,
+    stdio: "inherit",
+    env: {
+      ...process.env,
+      ...environment,
+      PATH: `${Path.join(modules, ".bin")}${Path.delimiter}${process.env["PATH"]}`
+    }
+  })
+  if (run.error !== undefined) console.error(`${command}: ${run.error.message}`)
+  return run.status === 0
+}
+
+/** A step that passes or fails as a whole. */
+const whole = (command: string, ...args: ReadonlyArray<string>) => (): Count =>
+  start(command, args) ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 }
+
+const script = (path: string, ...args: ReadonlyArray<string>) => whole(process.execPath, Path.join(root, path), ...args)
+
+/** Vitest on some projects of its configuration, counted from its own report. Ending badly without a failed test is a failure. */
+const vitest = (...projects: ReadonlyArray<string>) => (): Count => {
+  Fs.mkdirSync(cache, { recursive: true })
+  const report = Path.join(cache, `vitest-${projects.join("-")}.json`)
+  Fs.rmSync(report, { force: true })
+  const passed = start(process.execPath, [
+    Path.join(modules, "vitest/vitest.mjs"),
+    "run",
+    "--allowOnly=false",
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+    ...projects.map((project) => `--project=${project}`)
+  ])
+  if (!Fs.existsSync(report)) return { passed: 0, failed: 1 }
+  const { numFailedTestSuites, numFailedTests, numPassedTests } = JSON.parse(Fs.readFileSync(report, "utf8")) as {
+    readonly numPassedTests: number
+    readonly numFailedTests: number
+    readonly numFailedTestSuites: number
+  }
+  const failed = numFailedTests > 0 ? numFailedTests : passed ? 0 : Math.max(1, numFailedTestSuites)
+  return { passed: numPassedTests, failed }
+}
+
+/** Type tests. Their runner needs a TypeScript that is a library (7 is none): it fetches 6.0 into the cache folder once. */
+const typeTests = (): Count => {
+  const report = Path.join(cache, "tstyche.json")
+  Fs.rmSync(report, { force: true })
+  const passed = start(
+    process.execPath,
+    [
+      Path.join(modules, "tstyche/dist/bin.js"),
+      "--target",
+      "6.0",
+      "--reporters",
+      `list,summary,${Path.join(root, "scripts/check/tstyche-count.ts")}`
+    ],
+    { TSTYCHE_STORE_PATH: Path.join(cache, "tstyche"), TSTYCHE_COUNT: report }
+  )
+  const counted = Fs.existsSync(report) ? JSON.parse(Fs.readFileSync(report, "utf8")) as Count : none
+  return passed ? counted : { passed: counted.passed, failed: Math.max(1, counted.failed) }
+}
+
+const steps: Readonly<Record<string, ReadonlyArray<readonly [name: string, run: () => Count]>>> = {
+  all: [
+    ["type check", script("scripts/check/types.ts")],
+    ["lint", script("node_modules/oxlint/bin/oxlint")],
+    ["house rules", script("scripts/check/main.ts")],
+    ["format", whole("dprint", "check")],
+    ["type tests", typeTests],
+    ["tests", vitest("unit", "integration")]
+  ],
+  faults: [["failure tests", vitest("faults")]]
+}
+
+const wanted = process.argv[2] ?? "all"
+const chosen = steps[wanted]
+if (chosen === undefined) throw new Error(`no such set of steps: ${wanted} (${Object.keys(steps).join(", ")})`)
+
+const outcomes = chosen.map(([name, run]) => {
+  console.log(`\n== ${name}`)
+  const begun = process.hrtime.bigint()
+  const count = run()
+  const seconds = Number((process.hrtime.bigint() - begun) / 1_000_000n) / 1000
+  return { name, seconds, ...count }
+})
+console.log("")
+for (const { failed, name, passed, seconds } of outcomes) {
+  console.log(
+    `${name.padEnd(16)} ${String(passed).padStart(6)} passed ${String(failed).padStart(4)} failed ${
+      seconds.toFixed(1)
+    } s`
+  )
+}
+const sum = outcomes.reduce((a, b) => ({ passed: a.passed + b.passed, failed: a.failed + b.failed }), none)
+console.log(`${sum.passed} passed, ${sum.failed} failed`)
+process.exitCode = sum.failed === 0 && sum.passed > 0 ? 0 : 1
