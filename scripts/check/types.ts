@@ -5,15 +5,17 @@
  */
 import { spawnSync } from "node:child_process"
 import * as Path from "node:path"
-import getExePath from "@effect/tsgo/lib/getExePath"
+
+const modules = Path.join(import.meta.dirname, "../../node_modules")
 
 const compiler = (): ReadonlyArray<string> => {
-  try {
-    return [getExePath()]
-  } catch (error) {
-    console.warn(`no Effect diagnostics here, plain tsc instead: ${String(error)}`)
-    return [process.execPath, Path.join(import.meta.dirname, "../../node_modules/typescript/bin/tsc")]
-  }
+  const asked = spawnSync(process.execPath, [Path.join(modules, "@effect/tsgo/dist/effect-tsgo.cjs"), "get-exe-path"], {
+    encoding: "utf8",
+    cwd: Path.dirname(modules)
+  })
+  if (asked.status === 0) return [asked.stdout.trim()]
+  console.warn(`no Effect diagnostics here, plain tsc instead: ${asked.stderr.trim()}`)
+  return [process.execPath, Path.join(modules, "typescript/bin/tsc")]
 }
 
 const [command, ...before] = compiler()
