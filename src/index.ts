@@ -1,2 +1,2 @@
 /** The whole runtime as namespaces; see `ARCHITECTURE.md` for the house. Loads no vendor client. */
-export * as Address from "./Actor/Address.ts"
+export * from "./Actor/index.ts"

@@ -4,13 +4,15 @@
  *
  * Not for: anything about other nodes; the public surface (`ActorSystem`).
  */
-import { Context } from "effect"
-import type { Effect, Queue, Scope, Stream } from "effect"
+import { Clock, Context, Effect, Layer, Queue, SubscriptionRef } from "effect"
+import type { Scope, Stream } from "effect"
 import type { ActorAddress } from "./Address.ts"
 import type { StartError } from "./errors.ts"
+import { attach, Host } from "./internal/Host.ts"
 import type { KindDefinition } from "./Kind.ts"
+import { Node } from "./Node.ts"
 import type { SpawnSpec } from "./Placement.ts"
-import type { StopReason } from "./SystemEvents.ts"
+import { type StopReason, SystemEvents } from "./SystemEvents.ts"
 
 /** An actor that this node runs (or starts, or restarts) now. */
 export interface HostedActor {
@@ -57,3 +59,35 @@ export class ActorHost extends Context.Service<ActorHost, {
    */
   readonly suspend: (held: boolean) => Effect.Effect<void>
 }>()("effect-troupe/Actor/ActorHost") {}
+
+export const make = Effect.gen(function*() {
+  const node = yield* Node
+  const events = yield* SystemEvents
+  const host = new Host({
+    node: node.address,
+    clock: yield* Clock.Clock,
+    context: yield* Effect.context<never>(),
+    kindNames: yield* SubscriptionRef.make<ReadonlyArray<string>>([]),
+    publish: events.publish
+  })
+  yield* Effect.addFinalizer(() => host.close)
+  const service = ActorHost.of({
+    start: (spec, placed) => host.start(spec, placed),
+    stop: (name, options) => host.stop(name, options),
+    find: (name) => host.cells.get(name),
+    actors: () => [...host.cells.values()],
+    load: () => host.cells.size,
+    kinds: () => new Map([...host.registrations].map(([name, registration]) => [name, registration.definition])),
+    kindChanges: SubscriptionRef.changes(host.kindNames),
+    terminations: Effect.acquireRelease(
+      Effect.tap(Queue.unbounded<Termination>(), (queue) => Effect.sync(() => host.listeners.add(queue))),
+      (queue) => Effect.andThen(Effect.sync(() => host.listeners.delete(queue)), Queue.shutdown(queue))
+    ),
+    suspend: (held) => Effect.sync(() => host.queue.hold(held))
+  })
+  attach(service, host)
+  return service
+})
+
+/** Closing it stops whatever still runs here. */
+export const layer: Layer.Layer<ActorHost, never, Node | SystemEvents> = Layer.effect(ActorHost, make)

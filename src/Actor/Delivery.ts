@@ -5,10 +5,12 @@
  * Alone it reaches actors of this node (`layerLocal`); remoting decorates it: addresses of this node go to the inner one, all
  * others over the wire, and what comes in over the wire goes to the inner one too.
  */
-import { Context } from "effect"
-import type { Effect, Exit } from "effect"
+import { Context, Effect, Exit, Layer } from "effect"
+import { ActorHost } from "./ActorHost.ts"
 import type { ActorAddress } from "./Address.ts"
-import type { AskError, TellError } from "./errors.ts"
+import { ActorStopped, type AskError, type TellError } from "./errors.ts"
+import { Asked, Told } from "./internal/Envelope.ts"
+import { hostOf } from "./internal/Host.ts"
 import type { KindDefinition } from "./Kind.ts"
 
 /** A message on its way: the definition (for its codec), the tag, and the payload as its schema's `Type`. */
@@ -34,3 +36,25 @@ export class Delivery extends Context.Service<Delivery, {
     timeout: number
   ) => Effect.Effect<Exit.Exit<unknown, unknown>, AskError>
 }>()("effect-troupe/Actor/Delivery") {}
+
+export const makeLocal = Effect.map(ActorHost, (service) => {
+  const host = hostOf(service)
+  const gone = (to: ActorAddress) => Exit.fail(new ActorStopped({ name: to.name }))
+  return Delivery.of({
+    tell: (to, message) =>
+      Effect.suspend(() => {
+        const cell = host.cellAt(to)
+        return cell !== undefined && cell.accept(new Told(message.tag, message.payload)) ? Exit.void : gone(to)
+      }),
+    ask: (to, message, timeout) =>
+      Effect.callback((resume) => {
+        const cell = host.cellAt(to)
+        if (cell === undefined || !cell.accepts) return resume(gone(to))
+        cell.accept(
+          new Asked(to.name, message.tag, message.payload, timeout, host.timeouts, (exit) => Exit.succeed(exit), resume)
+        )
+      })
+  })
+})
+
+export const layerLocal: Layer.Layer<Delivery, never, ActorHost> = Layer.effect(Delivery, makeLocal)

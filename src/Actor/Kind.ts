@@ -5,7 +5,7 @@
  * `Actor.make` builds it with the typed surface on top; this is the part that the rings pass around.
  */
 import type { Schema } from "effect"
-import type { Rpc } from "effect/rpc"
+import { type Rpc, RpcSchema } from "effect/rpc"
 
 /** One message of a protocol. */
 export interface MessageDefinition {
@@ -30,5 +30,5 @@ export const messageOf = (rpc: Rpc.AnyWithProps): MessageDefinition => ({
   payload: rpc.payloadSchema,
   success: rpc.successSchema,
   error: rpc.errorSchema,
-  stream: false
+  stream: RpcSchema.isStreamSchema(rpc.successSchema)
 })

@@ -3,10 +3,19 @@
  * decorates it with members, and the datacenter ring decorates that with datacenters. `ActorSystem` never learns which ring
  * it runs in.
  */
-import { Context, Schema } from "effect"
-import type { Effect } from "effect"
-import { type ActorAddress } from "./Address.ts"
-import type { LookupError, SpawnError, StopError } from "./errors.ts"
+import { Context, Effect, Layer, Schema } from "effect"
+import { ActorHost } from "./ActorHost.ts"
+import { type ActorAddress, sameNode } from "./Address.ts"
+import {
+  ActorNotFound,
+  KindMismatch,
+  type LookupError,
+  NoEligibleMember,
+  RecordNotFound,
+  type SpawnError,
+  type StopError
+} from "./errors.ts"
+import { Node } from "./Node.ts"
 
 /**
  * What to start: the same for every path (here, in the cluster, in another datacenter, at a relocation). `props` are encoded
@@ -63,3 +72,50 @@ export class Placement extends Context.Service<Placement, {
   /** Stops the actor and frees its name; acknowledged when both are certain. Idempotent: no such actor is success. */
   readonly stop: (address: ActorAddress) => Effect.Effect<void, StopError>
 }>()("effect-troupe/Actor/Placement") {}
+
+/** This node and nothing else: it carries no role, and its datacenter is the only one. */
+export const makeLocal = Effect.gen(function*() {
+  const host = yield* ActorHost
+  const { address: self } = yield* Node
+  let placements = 0
+
+  const nameOf = (target: string | DataCenterSelector): string =>
+    typeof target === "string" ? target : target.name ?? JSON.stringify(target)
+
+  const spawn = (spec: SpawnSpec, target: Target): Effect.Effect<ActorAddress, SpawnError> =>
+    Effect.suspend((): Effect.Effect<ActorAddress, SpawnError> => {
+      if (target.dataCenter !== undefined && nameOf(target.dataCenter) !== self.dataCenter) {
+        return Effect.fail(new RecordNotFound({ dataCenter: nameOf(target.dataCenter) }))
+      }
+      if (target.on !== undefined && target.on !== self.id) {
+        return Effect.fail(new NoEligibleMember({ kind: spec.kind, reason: `there is no member ${target.on}` }))
+      }
+      if (target.role !== undefined) {
+        return Effect.fail(new NoEligibleMember({ kind: spec.kind, reason: `no member has the role ${target.role}` }))
+      }
+      // The name is committed by starting it: one host, one map. A rising number tells one life of a name from the next.
+      return host.start(spec, { placement: host.find(spec.name)?.address.placement ?? ++placements, epoch: 0 })
+    })
+
+  const lookup: Placement["Service"]["lookup"] = (kind, name, { dataCenter, not }) =>
+    Effect.suspend((): Effect.Effect<ActorAddress, LookupError> => {
+      if (dataCenter !== undefined && dataCenter !== self.dataCenter) {
+        return Effect.fail(new RecordNotFound({ dataCenter }))
+      }
+      const found = host.find(name)
+      if (found === undefined) return Effect.fail(new ActorNotFound({ name, kind }))
+      if (found.spec.kind !== kind) {
+        return Effect.fail(new KindMismatch({ name, expected: kind, actual: found.spec.kind }))
+      }
+      const stale = not !== undefined && sameNode(not.node, self) && not.placement >= found.address.placement
+      return stale ? Effect.fail(new ActorNotFound({ name, kind })) : Effect.succeed(found.address)
+    })
+
+  return Placement.of({
+    spawn,
+    lookup,
+    stop: (address) => host.stop(address.name, { placement: address.placement, reason: "Stopped" })
+  })
+})
+
+export const layerLocal: Layer.Layer<Placement, never, ActorHost | Node> = Layer.effect(Placement, makeLocal)

@@ -1,0 +1,82 @@
+/** A message in a mailbox, and what becomes of it. */
+import { type AskError, AskTimeout } from "../errors.ts"
+import { Duration, Exit } from "effect"
+import { Deadline, type Timeouts } from "./Timeouts.ts"
+
+export interface Envelope {
+  readonly tag: string
+  readonly payload: unknown
+  /** the handler's own exit: its success or its typed error */
+  reply(exit: Exit.Exit<unknown, unknown>): void
+  /** it will not be answered; `handled`: a handler had it in hands, so the outcome may be unknown to the asker */
+  refuse(error: AskError): void
+}
+
+/** A message without an answer. */
+export class Told implements Envelope {
+  readonly tag: string
+  readonly payload: unknown
+  constructor(tag: string, payload: unknown) {
+    this.tag = tag
+    this.payload = payload
+  }
+  reply(): void {}
+  refuse(): void {}
+}
+
+/**
+ * A message whose asker waits. It is its own deadline. `resume` gets the handler's exit wrapped or flat, as the asker wants it;
+ * only the first answer counts. An interrupted asker is told of by nobody: its fiber ignores a late `resume`, and the deadline
+ * goes with the reply or when it falls due.
+ */
+export class Asked<A> extends Deadline implements Envelope {
+  readonly tag: string
+  readonly payload: unknown
+  readonly name: string
+  private readonly timeouts: Timeouts
+  private readonly timeout: number
+  private resume: ((exit: Exit.Exit<A, AskError>, refused: AskError | undefined) => void) | undefined
+  private readonly answer: (exit: Exit.Exit<unknown, unknown>) => Exit.Exit<A, AskError>
+
+  constructor(
+    name: string,
+    tag: string,
+    payload: unknown,
+    timeout: number,
+    timeouts: Timeouts,
+    answer: (exit: Exit.Exit<unknown, unknown>) => Exit.Exit<A, AskError>,
+    resume: (exit: Exit.Exit<A, AskError>, refused: AskError | undefined) => void
+  ) {
+    super()
+    this.name = name
+    this.tag = tag
+    this.payload = payload
+    this.timeout = timeout
+    this.timeouts = timeouts
+    this.answer = answer
+    this.resume = resume
+    timeouts.add(timeout, this)
+  }
+
+  reply(exit: Exit.Exit<unknown, unknown>): void {
+    this.finish(this.answer(exit))
+  }
+
+  refuse(error: AskError): void {
+    this.finish(Exit.fail(error), error)
+  }
+
+  expire(): void {
+    this.finish(
+      Exit.fail(new AskTimeout({ name: this.name, request: this.tag, timeout: Duration.millis(this.timeout) }))
+    )
+  }
+
+  private finish(exit: Exit.Exit<A, AskError>, refused?: AskError): void {
+    const resume = this.resume
+    if (resume === undefined) return
+    this.resume = undefined
+    this.timeouts.cancel(this)
+    resume(exit, refused)
+  }
+}

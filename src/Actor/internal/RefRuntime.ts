@@ -1,0 +1,261 @@
+/**
+ * References at work. The fast path binds to a cell of this node; the other path is ordinary Effect code over the ports.
+ */
+import { Duration, Effect, Effectable, Exit, type Fiber, Schedule } from "effect"
+import { type ActorRef, type AskOptions, defaultAskTimeout } from "../ActorRef.ts"
+import type { ActorAddress } from "../Address.ts"
+import type { Delivery, Message } from "../Delivery.ts"
+import { type AskError, AskTimeout, type LookupError, type TellError } from "../errors.ts"
+import type { KindDefinition } from "../Kind.ts"
+import type { Placement } from "../Placement.ts"
+import { type Cell, Status } from "./Cell.ts"
+import { Asked, type Envelope } from "./Envelope.ts"
+import type { Host } from "./Host.ts"
+
+/** A handler's typed error and the ways an ask fails are one channel to the asker. */
+const flat = (exit: Exit.Exit<unknown, unknown>) => exit as Exit.Exit<unknown, AskError>
+
+/** times that a tell looks for its actor anew */
+const tellAttempts = 3
+
+/** between attempts of an ask that certainly did not arrive: 50 ms doubling to 1 s */
+const askBackoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(
+  Schedule.jittered
+)
+
+/** Did this message certainly not reach its actor because of where it was sent? */
+const strayed = (error: TellError | AskError): boolean =>
+  error._tag === "ActorStopped" || (error._tag === "NodeUnreachable" && error.outcome === "NotSent")
+
+export class RefRuntime {
+  readonly host: Host
+  private readonly placement: Placement["Service"]
+  private readonly delivery: Delivery["Service"]
+  private readonly surfaces = new WeakMap<KindDefinition, SurfaceClasses>()
+
+  constructor(host: Host, placement: Placement["Service"], delivery: Delivery["Service"]) {
+    this.host = host
+    this.placement = placement
+    this.delivery = delivery
+  }
+
+  ref(kind: KindDefinition, name: string, address: ActorAddress, dataCenter?: string): Ref {
+    let classes = this.surfaces.get(kind)
+    if (classes === undefined) this.surfaces.set(kind, classes = surfaceClasses(kind))
+    return new Ref(this, classes, kind, name, address, dataCenter)
+  }
+
+  /** The name's present address, other than the one that has just failed. */
+  private again(ref: Ref, failed: ActorAddress): Effect.Effect<ActorAddress, LookupError> {
+    return ref.address !== failed ? Effect.succeed(ref.address) : Effect.tap(
+      this.placement.lookup(ref.kind.name, ref.name, { dataCenter: ref.dataCenter, not: failed }),
+      (address) => Effect.sync(() => ref.moveTo(address))
+    )
+  }
+
+  /** A tell whose cached cell, if any, no longer takes messages. */
+  tell(ref: Ref, message: Message): Effect.Effect<void, TellError> {
+    const attempt = (left: number): Effect.Effect<void, TellError> =>
+      Effect.suspend(() => {
+        const address = ref.address
+        return Effect.catch(this.delivery.tell(address, message), (error) =>
+          left === 0 || !strayed(error) ? Effect.fail(error) : Effect.matchEffect(this.again(ref, address), {
+            onFailure: () =>
+              Effect.fail(error),
+            onSuccess: () => attempt(left - 1)
+          }))
+      })
+    return attempt(tellAttempts)
+  }
+
+  /** An ask that could not go straight to a cell; `deadline` in milliseconds on the host's clock. */
+  ask(ref: Ref, message: Message, timeout: number): Effect.Effect<unknown, unknown> {
+    return Effect.suspend(() => {
+      const deadline = this.host.timeouts.now() + timeout
+      const timedOut = Effect.fail(
+        new AskTimeout({ name: ref.name, request: message.tag, timeout: Duration.millis(timeout) })
+      )
+      const attempt: Effect.Effect<Exit.Exit<unknown, unknown>, AskError | Strayed> = Effect.suspend(() => {
+        const address = ref.address
+        const left = deadline - this.host.timeouts.now()
+        return left <= 0 ?
+          timedOut :
+          Effect.catch(
+            this.delivery.ask(address, message, left),
+            (error) =>
+              !strayed(error) ? Effect.fail(error) : Effect.matchEffect(this.again(ref, address), {
+                onFailure: (why) => Effect.fail(why.retryable ? new Strayed(error) : error),
+                // The first time at a new address at once; to the same one only after a pause.
+                onSuccess: (next) =>
+                  next === address || samePlacement(next, address) ? Effect.fail(new Strayed(error)) : attempt
+              })
+          )
+      })
+      return Effect.retry(attempt, {
+        schedule: askBackoff,
+        while: (error) => error instanceof Strayed && this.host.timeouts.now() < deadline
+      }).pipe(
+        Effect.catch((error): Effect.Effect<never, AskError> =>
+          Effect.fail(error instanceof Strayed ? error.error : error)
+        ),
+        Effect.timeoutOrElse({ duration: timeout, orElse: () => timedOut }),
+        Effect.flatMap((exit) => exit)
+      )
+    })
+  }
+}
+
+/** Certainly not delivered, and worth another try within the time. */
+class Strayed {
+  readonly error: AskError
+  constructor(error: AskError) {
+    this.error = error
+  }
+}
+
+const samePlacement = (a: ActorAddress, b: ActorAddress): boolean =>
+  a.placement === b.placement && a.epoch === b.epoch && a.node.id === b.node.id &&
+  a.node.incarnation === b.node.incarnation
+
+/** A reference. `tell` and `ask` are made on first use, from classes shared by all references of the kind. */
+export class Ref implements ActorRef {
+  readonly kind: KindDefinition
+  readonly name: string
+  readonly dataCenter: string | undefined
+  readonly runtime: RefRuntime
+  address: ActorAddress
+  /** where messages go straight to; undefined: the actor is elsewhere, or was not found here */
+  cell: Cell | undefined
+  private readonly classes: SurfaceClasses
+
+  constructor(
+    runtime: RefRuntime,
+    classes: SurfaceClasses,
+    kind: KindDefinition,
+    name: string,
+    address: ActorAddress,
+    dataCenter: string | undefined
+  ) {
+    this.runtime = runtime
+    this.classes = classes
+    this.kind = kind
+    this.name = name
+    this.address = address
+    this.dataCenter = dataCenter
+    this.cell = runtime.host.cellAt(address)
+  }
+
+  moveTo(address: ActorAddress): void {
+    this.address = address
+    this.cell = this.runtime.host.cellAt(address)
+  }
+
+  get tell() {
+    const surface = new this.classes.tell(this)
+    Object.defineProperty(this, "tell", { value: surface })
+    return surface as {}
+  }
+
+  get ask() {
+    const surface = new this.classes.ask(this)
+    Object.defineProperty(this, "ask", { value: surface })
+    return surface as {}
+  }
+
+  toJSON(): unknown {
+    return { _id: "ActorRef", kind: this.kind.name, name: this.name, address: this.address }
+  }
+}
+
+// ---- messages as effects ------------------------------------------------------------------------------------------------
+
+const EffectBase = (label: string, evaluate: (this: never, fiber: Fiber.Fiber<unknown, unknown>) => unknown) => {
+  const Base = function() {}
+  Base.prototype = Effectable.Prototype({ label, evaluate: evaluate as never })
+  return Base as unknown as new() => Effect.Effect<never, never>
+}
+
+const TellBase = EffectBase("Tell", function(this: TellEffect): Effect.Effect<void, TellError> {
+  const cell = this.ref.cell
+  return cell !== undefined && cell.accept(this) ? Exit.void : this.ref.runtime.tell(this.ref, {
+    kind: this.ref.kind,
+    tag: this.tag,
+    payload: this.payload
+  })
+})
+
+/** A tell: the effect, and the envelope in the mailbox, in one object. It is immutable, so it may run more than once. */
+class TellEffect extends TellBase implements Envelope {
+  readonly ref: Ref
+  readonly tag: string
+  readonly payload: unknown
+  constructor(ref: Ref, tag: string, payload: unknown) {
+    super()
+    this.ref = ref
+    this.tag = tag
+    this.payload = payload
+  }
+  reply(): void {}
+  refuse(): void {}
+}
+
+const ask = (ref: Ref, tag: string, payload: unknown, options: AskOptions | undefined) => {
+  const timeout = options?.timeout === undefined ? defaultAskTimeout : Duration.toMillis(options.timeout)
+  return Effect.callback<unknown, unknown>((resume) => {
+    const cell = ref.cell
+    if (cell === undefined || cell.status >= Status.Stopping) {
+      resume(ref.runtime.ask(ref, { kind: ref.kind, tag, payload }, timeout))
+      return
+    }
+    cell.accept(
+      new Asked(ref.name, tag, payload, timeout, ref.runtime.host.timeouts, flat, (exit, refused) => {
+        // Refused while it waited in the mailbox: certainly not handled, so its name may be looked up anew.
+        if (refused?._tag === "ActorStopped") {
+          resume(ref.runtime.ask(ref, { kind: ref.kind, tag, payload }, timeout))
+        } else resume(exit)
+      })
+    )
+  })
+}
+
+/** a symbol: a message may have any name */
+const to: unique symbol = Symbol("to")
+
+interface SurfaceClasses {
+  readonly tell: new(ref: Ref) => object
+  readonly ask: new(ref: Ref) => object
+}
+
+/** For each message of the kind one method, on prototypes that all references of the kind share. */
+const surfaceClasses = (kind: KindDefinition): SurfaceClasses => {
+  class TellSurface {
+    readonly [to]: Ref
+    constructor(ref: Ref) {
+      this[to] = ref
+    }
+  }
+  class AskSurface {
+    readonly [to]: Ref
+    constructor(ref: Ref) {
+      this[to] = ref
+    }
+  }
+  for (const [tag, message] of kind.messages) {
+    const empty = message.payload.ast._tag === "Void"
+    Object.defineProperty(TellSurface.prototype, tag, {
+      value(this: TellSurface, payload: unknown) {
+        return new TellEffect(this[to], tag, payload)
+      }
+    })
+    Object.defineProperty(AskSurface.prototype, tag, {
+      value: empty
+        ? function(this: AskSurface, options?: AskOptions) {
+          return ask(this[to], tag, undefined, options)
+        }
+        : function(this: AskSurface, payload: unknown, options?: AskOptions) {
+          return ask(this[to], tag, payload, options)
+        }
+    })
+  }
+  return { tell: TellSurface, ask: AskSurface }
+}

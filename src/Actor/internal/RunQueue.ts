@@ -1,0 +1,51 @@
+/**
+ * The one dispatcher of a host: cells that have messages, worked off in turns. A turn is posted through Effect's `Scheduler`
+ * service, because virtual time counts what is posted there; a hop between two actors costs no turn of the event loop.
+ */
+import { Context, Scheduler } from "effect"
+import { Ring } from "./Ring.ts"
+
+export interface Runnable {
+  /** Handles up to `limit` messages; how many it did. */
+  readonly turn: (limit: number) => number
+}
+
+/** messages of one actor before the next actor has its turn */
+export const throughput = 64
+/** messages before other work of the event loop has its turn */
+export const budget = 8192
+
+export class RunQueue {
+  /** while true cells gather messages and none is handled */
+  held = false
+  private readonly dispatcher: Scheduler.SchedulerDispatcher
+  private readonly ready = new Ring<Runnable>()
+  private scheduled = false
+
+  constructor(context: Context.Context<never>) {
+    this.dispatcher = Context.get(context, Scheduler.Scheduler).makeDispatcher()
+  }
+
+  /** `cell` has become ready; it may be in the queue once. */
+  wake(cell: Runnable): void {
+    this.ready.push(cell)
+    if (!this.scheduled && !this.held) this.post()
+  }
+
+  hold(held: boolean): void {
+    this.held = held
+    if (!held && !this.scheduled && this.ready.size > 0) this.post()
+  }
+
+  private post(): void {
+    this.scheduled = true
+    this.dispatcher.scheduleTask(this.run, 0)
+  }
+
+  private readonly run = (): void => {
+    let left = budget
+    while (left > 0 && this.ready.size > 0 && !this.held) left -= this.ready.shift().turn(throughput) + 1
+    this.scheduled = false
+    if (this.ready.size > 0 && !this.held) this.post()
+  }
+}
