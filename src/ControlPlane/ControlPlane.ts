@@ -4,15 +4,19 @@
  *
  * State and liveness have different writers: a heartbeat never changes a state, a conflict never un-drains.
  */
-import { Context, Schema } from "effect"
-import type { Duration, Effect, Stream } from "effect"
+import { Context, Duration, Effect, Layer, Schema } from "effect"
+import type { Stream } from "effect"
 import type {
   InvalidData,
   OutcomeUnknown,
   RecordNotFound,
   RevisionConflict,
+  SettingInvalid,
   StoreUnavailable
 } from "../Actor/errors.ts"
+import * as Settings from "../Actor/Settings.ts"
+import * as Plane from "./ControlPlaneStore.ts"
+import { type ControlStoreService, GlobalStore, makeMemory } from "./ControlStore.ts"
 
 /** REGISTERED (exists, not routable) -> ACTIVE (routable while its lease lives) -> DRAINING (nothing new) -> INACTIVE. */
 export const DataCenterState = Schema.Literals(["REGISTERED", "ACTIVE", "DRAINING", "INACTIVE"])
@@ -88,3 +92,43 @@ export class ControlPlane extends Context.Service<ControlPlane, {
   /** Removes record and lease at exactly that version. Idempotent: an absent record is success. */
   readonly deregister: (id: string, version: string) => Effect.Effect<void, ControlPlaneWriteError>
 }>()("effect-troupe/ControlPlane/ControlPlane") {}
+
+/** TTL of a datacenter's lease: for how long a reader counts on it after it last saw a renewal. Default 30 s, at least 1 s. */
+const settings = Settings.group("controlPlane", {
+  ttl: Settings.duration({ env: "TROUPE_CONTROL_PLANE_TTL", default: "30 seconds", minimum: 1_000 })
+})
+/** What code may give to a control plane on a store. */
+export interface ControlPlaneOptions {
+  readonly ttl?: Duration.Input | undefined
+}
+export const defaultTtl = Duration.seconds(30)
+
+const onStore = (store: ControlStoreService, ttl: Duration.Duration) =>
+  Effect.map(Plane.make(store, { ttl }), ControlPlane.of)
+
+/** The six operations on whatever store `GlobalStore` is; `SettingInvalid` where the TTL is below a second. */
+export const layerStore = (
+  options: ControlPlaneOptions = {}
+): Layer.Layer<ControlPlane, SettingInvalid, GlobalStore> =>
+  Layer.effect(
+    ControlPlane,
+    Effect.gen(function*() {
+      const { ttl } = yield* settings.decode(options)
+      return yield* onStore(yield* GlobalStore, ttl)
+    })
+  )
+
+/** As `layerStore`, its TTL from the environment. */
+export const layerStoreConfig: Layer.Layer<ControlPlane, SettingInvalid, GlobalStore> = Layer.effect(
+  ControlPlane,
+  Effect.gen(function*() {
+    const { ttl } = yield* settings.config
+    return yield* onStore(yield* GlobalStore, ttl)
+  })
+)
+
+/** The embedded control plane: all who share this Layer's instance share its records, and they end with it. */
+export const layerMemory: Layer.Layer<ControlPlane | GlobalStore> = Layer.effect(
+  ControlPlane,
+  Effect.flatMap(GlobalStore, (store) => onStore(store, defaultTtl))
+).pipe(Layer.provideMerge(Layer.effect(GlobalStore, makeMemory())))
