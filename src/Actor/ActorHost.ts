@@ -83,7 +83,12 @@ export const make = Effect.gen(function*() {
       Effect.tap(Queue.unbounded<Termination>(), (queue) => Effect.sync(() => host.listeners.add(queue))),
       (queue) => Effect.andThen(Effect.sync(() => host.listeners.delete(queue)), Queue.shutdown(queue))
     ),
-    suspend: (held) => Effect.sync(() => host.queue.hold(held))
+    suspend: (held) =>
+      Effect.sync(() => {
+        if (host.queue.held === held) return
+        host.queue.hold(held)
+        events.publish({ _tag: "WorkHeld", held })
+      })
   })
   attach(service, host)
   return service

@@ -30,6 +30,8 @@ export const SystemEvent = Schema.Union([
     message: Schema.String,
     reason: DeadLetterReason
   }),
+  /** this node's actors hold their messages, because it may not act for now (its lease lapsed), or handle them again */
+  Schema.TaggedStruct("WorkHeld", { held: Schema.Boolean }),
   Schema.TaggedStruct("MemberUp", { member: Member }),
   Schema.TaggedStruct("MemberLeft", { member: Member }),
   Schema.TaggedStruct("LeaderChanged", { leader: Schema.optionalKey(NodeAddress) }),

@@ -24,10 +24,10 @@ describe("monitors", () => {
   it("a held owner beside its successor is none, until it acts again", () => {
     const monitors = new Monitors()
     monitors.event(1, "a", started("a", 1))
-    monitors.workHeld(2, "a", true)
+    monitors.event(2, "a", { _tag: "WorkHeld", held: true })
     monitors.event(3, "b", started("b", 2))
     assert.deepStrictEqual(monitors.violations, [])
-    monitors.workHeld(4, "a", false)
+    monitors.event(4, "a", { _tag: "WorkHeld", held: false })
     assert.deepStrictEqual(monitors.violations.map((violation) => violation.at), [4])
   })
 

@@ -46,11 +46,13 @@ export class Monitors {
         this.running.set(key, owners.filter((other) => other.node !== node))
         return
       }
+      case "WorkHeld":
+        return this.workHeld(at, node, event.held)
     }
   }
 
   /** The node's actors hold their messages (a lapsed lease), or act again. */
-  workHeld(at: number, node: string, held: boolean): void {
+  private workHeld(at: number, node: string, held: boolean): void {
     if (held) {
       this.held.add(node)
       return

@@ -11,7 +11,6 @@ export type WorldAction =
   | { readonly _tag: "NodeCrashed" }
   | { readonly _tag: "Partitioned"; readonly between: ReadonlyArray<string>; readonly and: ReadonlyArray<string> }
   | { readonly _tag: "Healed" }
-  | { readonly _tag: "WorkHeld"; readonly held: boolean }
 
 export interface TraceEvent {
   /** virtual milliseconds since the world's clock began */
