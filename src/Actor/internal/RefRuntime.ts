@@ -55,63 +55,79 @@ export class RefRuntime {
 
   /** A tell whose cached cell, if any, no longer takes messages. */
   tell(ref: Ref, message: Message): Effect.Effect<void, TellError> {
-    const attempt = (left: number): Effect.Effect<void, TellError> =>
-      Effect.suspend(() => {
-        const address = ref.address
-        return Effect.catch(this.delivery.tell(address, message), (error) =>
+    const attempt = (left: number): Effect.Effect<void, TellError> => {
+      const address = ref.address
+      return Effect.catch(
+        this.delivery.tell(address, message),
+        (error) =>
           left === 0 || !strayed(error) ? Effect.fail(error) : Effect.matchEffect(this.again(ref, address), {
-            onFailure: () =>
-              Effect.fail(error),
-            onSuccess: () => attempt(left - 1)
-          }))
-      })
+            onFailure: () => Effect.fail(error),
+            onSuccess: (next) => samePlacement(next, address) ? Effect.fail(error) : attempt(left - 1)
+          })
+      )
+    }
     return attempt(tellAttempts)
   }
 
-  /** An ask that could not go straight to a cell; `deadline` in milliseconds on the host's clock. */
+  /** An ask that could not go straight to a cell. The first attempt costs nothing on top of `Delivery`. */
   ask(ref: Ref, message: Message, timeout: number): Effect.Effect<unknown, unknown> {
-    return Effect.suspend(() => {
-      const deadline = this.host.timeouts.now() + timeout
-      const timedOut = Effect.fail(
-        new AskTimeout({ name: ref.name, request: message.tag, timeout: Duration.millis(timeout) })
-      )
-      const attempt: Effect.Effect<Exit.Exit<unknown, unknown>, AskError | Strayed> = Effect.suspend(() => {
-        const address = ref.address
-        const left = deadline - this.host.timeouts.now()
-        return left <= 0 ?
-          timedOut :
-          Effect.catch(
-            this.delivery.ask(address, message, left),
-            (error) =>
-              !strayed(error) ? Effect.fail(error) : Effect.matchEffect(this.again(ref, address), {
-                onFailure: (why) => Effect.fail(why.retryable ? new Strayed(error) : error),
-                // The first time at a new address at once; to the same one only after a pause.
-                onSuccess: (next) =>
-                  next === address || samePlacement(next, address) ? Effect.fail(new Strayed(error)) : attempt
-              })
+    const deadline = this.host.timeouts.now() + timeout
+    const address = ref.address
+    return this.delivery.ask(address, message, timeout).pipe(
+      Effect.catch((error) =>
+        strayed(error) ? this.askAgain(ref, message, timeout, deadline, address, error) : Effect.fail(error)
+      ),
+      Effect.flatMap((exit) => exit)
+    )
+  }
+
+  /** Looks the actor up anew and repeats what certainly did not arrive, for as long as the asker waits. */
+  private askAgain(
+    ref: Ref,
+    message: Message,
+    timeout: number,
+    deadline: number,
+    address: ActorAddress,
+    error: AskError
+  ): Effect.Effect<Exit.Exit<unknown, unknown>, AskError> {
+    const left = () => deadline - this.host.timeouts.now()
+    let failed = address
+    let last = error
+    let inFlight = false
+    const attempt: Effect.Effect<Exit.Exit<unknown, unknown>, AskError | typeof pause> = Effect.suspend(() =>
+      Effect.matchEffect(this.again(ref, failed), {
+        onFailure: (why) => Effect.fail(why.retryable ? pause : last),
+        onSuccess: (next) => {
+          // At a new address at once, at the same one only after a pause.
+          if (samePlacement(next, failed)) return Effect.fail(pause)
+          failed = next
+          inFlight = true
+          return Effect.catch(this.delivery.ask(next, message, left()), (error) => {
+            last = error
+            inFlight = false
+            return strayed(error) ? attempt : Effect.fail(error)
+          })
+        }
+      })
+    )
+    return Effect.retry(attempt, { schedule: askBackoff, while: (error) => error === pause }).pipe(
+      Effect.catch((error) => Effect.fail(error === pause ? last : error)),
+      // What certainly was not handled says so, rather than that it took too long.
+      Effect.timeoutOrElse({
+        duration: Math.max(0, left()),
+        orElse: () =>
+          Effect.fail(
+            inFlight
+              ? new AskTimeout({ name: ref.name, request: message.tag, timeout: Duration.millis(timeout) })
+              : last
           )
       })
-      return Effect.retry(attempt, {
-        schedule: askBackoff,
-        while: (error) => error instanceof Strayed && this.host.timeouts.now() < deadline
-      }).pipe(
-        Effect.catch((error): Effect.Effect<never, AskError> =>
-          Effect.fail(error instanceof Strayed ? error.error : error)
-        ),
-        Effect.timeoutOrElse({ duration: timeout, orElse: () => timedOut }),
-        Effect.flatMap((exit) => exit)
-      )
-    })
+    )
   }
 }
 
-/** Certainly not delivered, and worth another try within the time. */
-class Strayed {
-  readonly error: AskError
-  constructor(error: AskError) {
-    this.error = error
-  }
-}
+/** Certainly not delivered, and worth another try after a pause. */
+const pause: unique symbol = Symbol("pause")
 
 const samePlacement = (a: ActorAddress, b: ActorAddress): boolean =>
   a.placement === b.placement && a.epoch === b.epoch && a.node.id === b.node.id &&

@@ -1,0 +1,190 @@
+// References over ports that fail: what is repeated, where, and what never is.
+import { assert, describe, it } from "@effect/vitest"
+import {
+  Actor,
+  ActorHost,
+  ActorNotFound,
+  ActorStopped,
+  ActorSystem,
+  type Address,
+  type AskError,
+  Delivery,
+  DirectoryRebuilding,
+  type LookupError,
+  Node,
+  NodeUnreachable,
+  Placement,
+  SystemEvents,
+  Topology
+} from "effect-troupe/Actor"
+import { Effect, Exit, Fiber, Layer, Schema } from "effect"
+import { Rpc } from "effect/rpc"
+import { TestClock } from "effect/testing"
+
+const Counter = Actor.make("Counter", {
+  protocol: [Rpc.make("Add", { payload: { n: Schema.Int }, success: Schema.Int })]
+})
+
+const node = (id: string): Address.NodeAddress => ({
+  dataCenter: "local",
+  id,
+  incarnation: `${id}-1`,
+  host: id,
+  port: 1
+})
+const at = (id: string, placement: number): Address.ActorAddress => ({
+  kind: "Counter",
+  name: "c",
+  node: node(id),
+  placement,
+  epoch: 0
+})
+const unreachable = (outcome: "NotSent" | "Unknown") => new NodeUnreachable({ node: "b", outcome, reason: "gone" })
+
+/** A system whose only actor lives elsewhere: what each node answers, and where lookups say it is. */
+const system = (options: {
+  readonly nodes: Record<string, () => Effect.Effect<number, AskError>>
+  readonly lookups: Array<Effect.Effect<Address.ActorAddress, LookupError>>
+}) => {
+  const sent: Array<string> = []
+  const deliver = (to: Address.ActorAddress) =>
+    Effect.suspend(() => {
+      sent.push(`${to.node.id}/${to.placement}`)
+      return options.nodes[to.node.id]!()
+    })
+  const ports = Layer.mergeAll(
+    Layer.succeed(Placement.Placement)({
+      spawn: () => Effect.succeed(at("b", 1)),
+      lookup: () =>
+        Effect.suspend(() => options.lookups.shift() ?? Effect.fail(new ActorNotFound({ name: "c", kind: "Counter" }))),
+      stop: () => Effect.void
+    }),
+    Layer.succeed(Delivery.Delivery)({
+      tell: (to) => Effect.asVoid(deliver(to)) as Effect.Effect<void, ActorStopped>,
+      ask: (to) => Effect.map(deliver(to), (n) => Exit.succeed(n))
+    }),
+    Topology.layerLocal
+  )
+  const layer = ActorSystem.layer.pipe(
+    Layer.provide(ports),
+    Layer.provide(ActorHost.layer),
+    Layer.provide(Layer.mergeAll(Node.layerLocal({ system: "test" }), SystemEvents.layer))
+  )
+  return { sent, layer }
+}
+
+const spawned = ActorSystem.ActorSystem.use((system) => system.spawn(Counter, "c"))
+
+describe("a reference", () => {
+  it.effect("follows a relocation at once when the message certainly was not delivered", () => {
+    const { layer, sent } = system({
+      nodes: { b: () => Effect.fail(unreachable("NotSent")), c: () => Effect.succeed(7) },
+      lookups: [Effect.succeed(at("c", 2))]
+    })
+    return Effect.gen(function*() {
+      const ref = yield* spawned
+      assert.strictEqual(yield* ref.ask.Add({ n: 1 }), 7)
+      assert.strictEqual(yield* ref.ask.Add({ n: 1 }), 7)
+      yield* ref.tell.Add({ n: 1 })
+      assert.deepStrictEqual(sent, ["b/1", "c/2", "c/2", "c/2"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("never repeats a message whose outcome is unknown", () => {
+    const { layer, sent } = system({
+      nodes: { b: () => Effect.fail(unreachable("Unknown")), c: () => Effect.succeed(7) },
+      lookups: [Effect.succeed(at("c", 2))]
+    })
+    return Effect.gen(function*() {
+      const ref = yield* spawned
+      const error = yield* Effect.flip(ref.ask.Add({ n: 1 }))
+      assert.strictEqual(error._tag === "NodeUnreachable" && error.outcome, "Unknown")
+      assert.strictEqual((yield* Effect.flip(ref.tell.Add({ n: 1 })))._tag, "NodeUnreachable")
+      assert.deepStrictEqual(sent, ["b/1", "b/1"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("says ActorStopped when the name is nowhere any more", () => {
+    const { layer, sent } = system({ nodes: { b: () => Effect.fail(new ActorStopped({ name: "c" })) }, lookups: [] })
+    return Effect.gen(function*() {
+      const ref = yield* spawned
+      assert.strictEqual((yield* Effect.flip(ref.ask.Add({ n: 1 })))._tag, "ActorStopped")
+      assert.deepStrictEqual(sent, ["b/1"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("waits for a directory that rebuilds, within the ask's timeout", () => {
+    const rebuilding = Effect.fail(new DirectoryRebuilding({ name: "c", partition: 1 }))
+    const { layer, sent } = system({
+      nodes: { b: () => Effect.fail(unreachable("NotSent")), c: () => Effect.succeed(7) },
+      lookups: [rebuilding, rebuilding, Effect.succeed(at("c", 2))]
+    })
+    return Effect.gen(function*() {
+      const ref = yield* spawned
+      const asked = yield* Effect.forkChild(ref.ask.Add({ n: 1 }), { startImmediately: true })
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Fiber.join(asked), 7)
+      assert.deepStrictEqual(sent, ["b/1", "c/2"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("that waits in vain says that nothing was sent, at the ask's deadline", () => {
+    const lost = Array.from({ length: 100 }, () => Effect.succeed(at("b", 1)))
+    const { layer, sent } = system({ nodes: { b: () => Effect.fail(unreachable("NotSent")) }, lookups: lost })
+    return Effect.gen(function*() {
+      const ref = yield* spawned
+      const asked = yield* Effect.forkChild(Effect.flip(ref.ask.Add({ n: 1 }, { timeout: "3 seconds" })), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("2999 millis")
+      assert.isUndefined(asked.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      const error = yield* Fiber.join(asked)
+      assert.strictEqual(error._tag === "NodeUnreachable" && error.outcome, "NotSent")
+      assert.deepStrictEqual(sent, ["b/1"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("whose second attempt is on its way at the deadline says that the outcome is unknown", () => {
+    const { layer, sent } = system({
+      nodes: { b: () => Effect.fail(unreachable("NotSent")), c: () => Effect.never },
+      lookups: [Effect.succeed(at("c", 2))]
+    })
+    return Effect.gen(function*() {
+      const ref = yield* spawned
+      const asked = yield* Effect.forkChild(Effect.flip(ref.ask.Add({ n: 1 }, { timeout: "3 seconds" })), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual((yield* Fiber.join(asked))._tag, "AskTimeout")
+      assert.deepStrictEqual(sent, ["b/1", "c/2"])
+    }).pipe(Effect.provide(layer))
+  })
+})
+
+describe("a kind's fingerprint", () => {
+  const of = (payload: Schema.Struct.Fields, props: Schema.Struct.Fields = {}) =>
+    Actor.make("K", { protocol: [Rpc.make("A", { payload }), Rpc.make("B", { success: Schema.Date })], props })
+      .definition.fingerprint
+
+  it("is the same for the same schemas, and differs for any other", () => {
+    const one = of({ n: Schema.Int })
+    assert.strictEqual(of({ n: Schema.Int }), one)
+    const others = [
+      of({ n: Schema.String }),
+      of({ m: Schema.Int }),
+      of({ n: Schema.optionalKey(Schema.Int) }),
+      of({ n: Schema.Int }, { p: Schema.Int }),
+      Actor.make("K", { protocol: [Rpc.make("A", { payload: { n: Schema.Int } })] }).definition.fingerprint
+    ]
+    assert.strictEqual(new Set([one, ...others]).size, others.length + 1)
+  })
+
+  it("does not depend on the order of the protocol's list", () => {
+    const [a, b] = [Rpc.make("A"), Rpc.make("B")]
+    assert.strictEqual(
+      Actor.make("K", { protocol: [a, b] }).definition.fingerprint,
+      Actor.make("K", { protocol: [b, a] }).definition.fingerprint
+    )
+  })
+})

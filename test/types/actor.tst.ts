@@ -1,0 +1,151 @@
+import { Actor, ActorContext, type ActorRef, ActorSystem, type Errors } from "effect-troupe/Actor"
+import { Context, Effect, Layer, type Schema, Scope } from "effect"
+import { Rpc } from "effect/rpc"
+import { describe, expect, test } from "tstyche"
+import { Account, AccountLive, type InsufficientFunds } from "../../examples/usage/account.ts"
+
+declare const system: ActorSystem.ActorSystem["Service"]
+type RpcsOf<K> = K extends Actor.Kind<infer Rpcs, infer _> ? Rpcs : never
+declare const account: ActorRef.ActorRef<RpcsOf<typeof Account>>
+
+class Database extends Context.Service<Database, { readonly url: string }>()("test/Database") {}
+class Mailer extends Context.Service<Mailer, { readonly from: string }>()("test/Mailer") {}
+
+describe("what the calls of account.ts can fail with", () => {
+  test("ask: the message's own error and AskError, nothing else", () => {
+    expect(account.ask.Withdraw({ cents: 1 })).type.toBe<Effect.Effect<number, InsufficientFunds | Errors.AskError>>()
+    expect(account.ask.Balance()).type.toBe<Effect.Effect<number, Errors.AskError>>()
+    expect(account.ask.Deposit({ cents: 1 })).type.toBe<Effect.Effect<void, Errors.AskError>>()
+  })
+
+  test("AskError and TellError, member by member", () => {
+    expect<Errors.AskError["_tag"]>().type.toBe<
+      | "ActorStopped"
+      | "MailboxFull"
+      | "NodeUnreachable"
+      | "InvalidData"
+      | "FrameTooLarge"
+      | "ProtocolMismatch"
+      | "AskTimeout"
+      | "HandlerFailed"
+    >()
+    expect(account.tell.Deposit({ cents: 1 })).type.toBe<Effect.Effect<void, Errors.TellError>>()
+    expect<Errors.TellError["_tag"]>().type.toBe<
+      "ActorStopped" | "MailboxFull" | "NodeUnreachable" | "InvalidData" | "FrameTooLarge" | "ProtocolMismatch"
+    >()
+  })
+
+  test("spawnOn: every way a placement fails", () => {
+    const spawned = system.spawnOn(Account, "acct-1", { dataCenter: "eu-west-1", props: { opening: 0 } })
+    expect<Effect.Error<typeof spawned>["_tag"]>().type.toBe<
+      | "NameTaken"
+      | "KindNotRegistered"
+      | "KindMismatch"
+      | "StartFailed"
+      | "InvalidData"
+      | "PolicyNotRegistered"
+      | "NoEligibleMember"
+      | "NodeUnreachable"
+      | "ClusterNotFormed"
+      | "DirectoryRebuilding"
+      | "StoreUnavailable"
+      | "OutcomeUnknown"
+      | "DataCenterNotReady"
+      | "StaleRecords"
+      | "RecordNotFound"
+      | "AmbiguousDataCenter"
+    >()
+    expect<Effect.Success<typeof spawned>>().type.toBe<ActorRef.ActorRef<RpcsOf<typeof Account>>>()
+  })
+
+  test("actorOf, actorExists, stop and awaitDataCenter", () => {
+    expect<Effect.Error<ReturnType<typeof system.actorOf<RpcsOf<typeof Account>, {}>>>>().type.toBe<
+      Errors.LookupError
+    >()
+    const exists = system.actorExists(Account, "acct-1")
+    expect<Effect.Error<typeof exists>>().type.toBe<
+      Exclude<Errors.LookupError, Errors.ActorNotFound | Errors.KindMismatch>
+    >()
+    expect(system.stop(account)).type.toBe<Effect.Effect<void, Errors.StopError>>()
+    expect(system.awaitDataCenter("eu")).type.toBe<Effect.Effect<void, Errors.DataCenterNotReady>>()
+  })
+})
+
+describe("what calls accept", () => {
+  test("a message without payload takes options first, one with payload takes them second", () => {
+    expect(account.ask.Balance).type.toBeCallableWith({ timeout: "1 second" as const })
+    expect(account.ask.Balance).type.not.toBeCallableWith({ cents: 1 })
+    expect(account.ask.Withdraw).type.toBeCallableWith({ cents: 1 }, { timeout: "1 second" as const })
+    expect(account.ask.Withdraw).type.not.toBeCallableWith()
+    expect(account.ask.Withdraw).type.not.toBeCallableWith({ cents: "1" })
+    expect(account.tell).type.not.toHaveProperty("Close")
+  })
+
+  test("props are asked for exactly where the kind has some", () => {
+    const Plain = Actor.make("Plain", { protocol: [Rpc.make("Ping")] })
+    expect(system.spawn).type.toBeCallableWith(Plain, "p")
+    expect(system.spawn).type.toBeCallableWith(Account, "a", { props: { opening: 1 } })
+    expect(system.spawn).type.not.toBeCallableWith(Account, "a")
+    expect(system.spawn).type.not.toBeCallableWith(Account, "a", { props: { opening: "1" } })
+    expect(system.spawnOn).type.not.toBeCallableWith(Account, "a", { dataCenter: "eu" })
+  })
+
+  test("a reference to more messages serves where fewer are wanted, not the other way round", () => {
+    const Small = Actor.make("Small", { protocol: [Rpc.make("Balance")] })
+    expect<ActorRef.ActorRef<RpcsOf<typeof Account>>>().type.toBeAssignableTo<ActorRef.ActorRef>()
+    expect<ActorRef.ActorRef>().type.not.toBeAssignableTo<ActorRef.ActorRef<RpcsOf<typeof Small>>>()
+  })
+})
+
+describe("toLayer requires what start and every handler require, less ActorContext and Scope", () => {
+  const Kind = Actor.make("Kind", {
+    protocol: [
+      Rpc.make("Save"),
+      Rpc.make("Mail"),
+      Rpc.make("Self", { success: Rpc.make("x").successSchema as Schema.Void })
+    ]
+  })
+
+  test("of start alone", () => {
+    expect(AccountLive).type.toBe<Layer.Layer<never, never, ActorSystem.ActorSystem>>()
+  })
+
+  test("of start and of handlers, and a start may fail with anything", () => {
+    const live = Kind.toLayer(Effect.gen(function*() {
+      const { url } = yield* Database
+      yield* Effect.addFinalizer(() => Effect.void)
+      if (url === "") return yield* Effect.fail("no url")
+      return Kind.of({
+        Save: () => Effect.void,
+        Mail: () => Mailer.use((mailer) => Effect.log(mailer.from)),
+        Self: () => ActorContext.ActorContext.use((context) => context.stop)
+      })
+    }))
+    expect(live).type.toBe<Layer.Layer<never, never, ActorSystem.ActorSystem | Database | Mailer>>()
+  })
+
+  test("handlers with a wrong payload, reply, error or a missing message do not compile", () => {
+    expect(Account.of).type.not.toBeCallableWith({ Deposit: () => Effect.void, Balance: () => Effect.succeed(1) })
+    expect(Account.of).type.not.toBeCallableWith({
+      Deposit: () => Effect.void,
+      Withdraw: () => Effect.succeed("no number"),
+      Balance: () => Effect.succeed(1)
+    })
+    expect(Account.of).type.not.toBeCallableWith({
+      Deposit: () => Effect.fail("undeclared"),
+      Withdraw: () => Effect.succeed(1),
+      Balance: () => Effect.succeed(1)
+    })
+    expect(Account.of).type.not.toBeCallableWith({
+      Deposit: (_: { readonly dollars: number }) => Effect.void,
+      Withdraw: () => Effect.succeed(1),
+      Balance: () => Effect.succeed(1)
+    })
+  })
+
+  test("props and self need an actor's own context", () => {
+    expect(Account.props).type.toBe<Effect.Effect<{ readonly opening: number }, never, ActorContext.ActorContext>>()
+    expect<Effect.Services<typeof Account.self>>().type.toBe<ActorContext.ActorContext>()
+    expect<Scope.Scope>().type.not.toBeAssignableTo<ActorContext.ActorContext>()
+  })
+})
