@@ -88,7 +88,7 @@ export default defineConfig({
     },
     ...rings.map((ring) => ({ files: [`src/${ring}/**/*.ts`], rules: walls(ring) })),
     {
-      files: ["src/ControlPlane/{Nats,Etcd}.ts", "src/ControlPlane/internal/{nats,etcd}*.ts"],
+      files: ["src/ControlPlane/*{Nats,Etcd}.ts", "src/ControlPlane/internal/{nats,etcd}*.ts"],
       rules: walls("ControlPlane", { vendor: true })
     },
     // Edge modules wrap a platform or vendor API; they are thin, and named for what they are.

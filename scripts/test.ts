@@ -85,7 +85,7 @@ const steps: Readonly<Record<string, ReadonlyArray<readonly [name: string, run: 
     ["type check", script("scripts/check/types.ts")],
     ["lint", script("node_modules/oxlint/bin/oxlint")],
     ["house rules", script("scripts/check/main.ts")],
-    ["format", whole("dprint", "check")],
+    ["format", script("node_modules/dprint/bin.cjs", "check")],
     ["type tests", typeTests],
     ["tests", vitest("unit", "integration")]
   ],

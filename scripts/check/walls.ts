@@ -12,7 +12,7 @@ const ringOf = (path: string): string | undefined => /^src\/([^/]+)\//.exec(path
 export const isVendor = (specifier: string): boolean => /^(@nats-io\/|@grpc\/|etcd3(\/|$))/.test(specifier)
 
 const isBackend = (path: string): boolean =>
-  /^src\/ControlPlane\/(internal\/)?(Nats|Etcd|nats|etcd)[^/]*\.ts$/.test(path) ||
+  /^src\/ControlPlane\/([A-Za-z]*(Nats|Etcd)|internal\/(nats|etcd)[^/]*)\.ts$/.test(path) ||
   /^src\/ControlPlane\/.*\.edge\.ts$/.test(path)
 
 const wallBetween = (from: SourceFile, reference: ModuleReference): string | undefined => {

@@ -1,0 +1,216 @@
+/**
+ * The whole main job on real input: two datacenters, a ledger, every account where its residency asks for, every transfer driven
+ * from its sender's datacenter, and the balances compared with an independent fold of the file.
+ *
+ *   npm run demo [-- --input FILE] [-- --control-plane memory|nats|etcd]
+ *
+ * Exits with 1 if a balance differs or a refusal that was provoked did not come.
+ */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Actor, type ActorSystem } from "effect-troupe"
+import { Clock, Console, Data, Effect, FileSystem, Schedule } from "effect"
+import { Command, Flag } from "effect/cli"
+import { Rpc } from "effect/rpc"
+import * as Path from "node:path"
+import { Account } from "./Account.ts"
+import { fold } from "./fold.ts"
+import * as Ledger from "./Ledger.ts"
+import { count, milliseconds, percentile, seconds, table } from "./report.ts"
+import { type ControlPlaneChoice, controlPlanes, type Site, start } from "./sites.ts"
+import { balances, openAccounts, perform, type Tally } from "./transfers.ts"
+
+/** The demo did not show what it says. */
+class DemoFailed extends Data.TaggedError("DemoFailed")<{ readonly message: string }> {}
+
+/** Prints how far it is, each second until the effect ends. */
+const withProgress = <A, E, R>(
+  what: string,
+  total: number,
+  done: () => number,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.gen(function*() {
+    const begun = yield* Clock.monotonicTimeNanos
+    const line = Effect.gen(function*() {
+      const elapsed = (yield* Clock.monotonicTimeNanos) - begun
+      const rate = elapsed === 0n ? 0 : Math.round(done() / (Number(elapsed) / 1e9))
+      const share = total === 0 ? 100 : Math.floor(100 * done() / total)
+      yield* Console.log(
+        `${what.padEnd(12)} ${count(done()).padStart(7)} of ${count(total)}  ${String(share).padStart(3)} %  ${
+          seconds(elapsed)
+        }  ${count(rate)}/s`
+      )
+    })
+    const ticking = line.pipe(Effect.delay("1 second"), Effect.repeat(Schedule.forever))
+    const result = yield* Effect.raceFirst(effect, ticking as Effect.Effect<never>)
+    yield* line
+    return result
+  })
+
+/** A kind that no node has registered. */
+const Vault = Actor.make("Vault", { protocol: [Rpc.make("Open")] })
+
+/** What a call was refused with, in words; a success here is the failure. */
+const refusal = <A, E extends { readonly _tag: string }, R>(
+  expected: E["_tag"],
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<string, DemoFailed, R> =>
+  effect.pipe(
+    Effect.flip,
+    Effect.mapError(() => new DemoFailed({ message: `${expected} was expected, and the call succeeded` })),
+    Effect.flatMap((error) => {
+      const { _tag, ...fields } = error
+      return _tag === expected
+        ? Effect.succeed(`${_tag} ${JSON.stringify(fields)}`)
+        : Effect.fail(new DemoFailed({ message: `${expected} was expected, and ${_tag} came` }))
+    })
+  )
+
+/** Every refusal that the demo provokes, with what was tried. */
+const provoke = Effect.fnUntraced(function*(system: ActorSystem.ActorSystem["Service"], account: string | undefined) {
+  const tried: Array<readonly [string, string]> = [
+    [
+      "an account in a datacenter that does not exist",
+      yield* refusal(
+        "RecordNotFound",
+        system.spawnOn(Account, "nobody-1", { dataCenter: "mars-1", props: { openingCents: 0 } })
+      )
+    ],
+    [
+      "an actor of a kind that nobody registered",
+      yield* refusal("KindNotRegistered", system.spawnOn(Vault, "vault-1", { dataCenter: "eu-west-1" }))
+    ]
+  ]
+  if (account !== undefined) {
+    const ref = yield* system.actorOf(Account, account)
+    tried.push([
+      `a withdrawal of ten billion from ${account}`,
+      yield* refusal("Overdrawn", ref.ask.Withdraw({ transfer: "provoked-1", cents: 1_000_000_000_000 }))
+    ])
+  }
+  return tried
+})
+
+const run = Effect.fnUntraced(function*(path: string, choice: ControlPlaneChoice) {
+  const ledger = yield* Ledger.read(path)
+  yield* Console.log(
+    `${path}: ${count(ledger.accounts.length)} accounts, ${count(ledger.transfers.length)} transfers, ${
+      count(ledger.malformed.length)
+    } malformed lines`
+  )
+
+  yield* Console.log(`starting two datacenters, control plane ${choice} ...`)
+  const sites: ReadonlyArray<Site> = yield* start(choice)
+  const tallies = new Map<string, Tally>()
+  for (const site of sites) {
+    const members = yield* site.systems[0]!.members
+    yield* Console.log(
+      `${site.dataCenter}: ${members.map(({ node }) => `${node.id} at ${node.host}:${node.port}`).join(", ")}`
+    )
+    tallies.set(site.dataCenter, {
+      dataCenter: site.dataCenter,
+      nodes: members.length,
+      accounts: 0,
+      transfers: 0,
+      refused: 0,
+      crossDataCenterCalls: 0,
+      repeatedAsks: 0,
+      latencies: [],
+      begun: undefined,
+      ended: 0n
+    })
+  }
+
+  let opened = 0
+  yield* withProgress(
+    "accounts",
+    ledger.accounts.length,
+    () => opened,
+    openAccounts(sites, ledger.accounts, (dataCenter) => {
+      opened++
+      tallies.get(dataCenter)!.accounts++
+    })
+  )
+  let done = 0
+  yield* withProgress(
+    "transfers",
+    ledger.transfers.length,
+    () => done,
+    perform(sites, ledger, tallies, () => void done++)
+  )
+
+  const found = yield* balances(sites, ledger.accounts)
+  const refusals = yield* provoke(sites[0]!.systems[0]!, ledger.accounts[0]?.id)
+
+  yield* Console.log("")
+  yield* Console.log(table(
+    ["datacenter", "nodes", "accounts", "transfers", "refused", "cross-DC calls", "p50", "p99", "time", "asked again"],
+    [...tallies.values()].map((tally) => [
+      tally.dataCenter,
+      count(tally.nodes),
+      count(tally.accounts),
+      count(tally.transfers),
+      count(tally.refused),
+      count(tally.crossDataCenterCalls),
+      milliseconds(percentile(tally.latencies, 0.5)),
+      milliseconds(percentile(tally.latencies, 0.99)),
+      seconds(tally.ended - (tally.begun ?? tally.ended)),
+      count(tally.repeatedAsks)
+    ])
+  ))
+  yield* Console.log("\nrefused, as it should be")
+  for (const [what, how] of refusals) yield* Console.log(`  ${what}: ${how}`)
+  for (const { line, reason } of ledger.malformed) yield* Console.log(`  line ${line}: MalformedLine ${reason}`)
+
+  const expected = fold(yield* FileSystem.FileSystem.use((files) => files.readFileString(path)))
+  yield* compare(ledger, [...tallies.values()], found, expected)
+})
+
+/** Everything that the actors did, against what the fold says. */
+const compare = Effect.fnUntraced(function*(
+  ledger: Ledger.Ledger,
+  tallies: ReadonlyArray<Tally>,
+  found: ReadonlyMap<string, number>,
+  expected: ReturnType<typeof fold>
+) {
+  const sum = (of: (tally: Tally) => number) => tallies.reduce((total, tally) => total + of(tally), 0)
+  const differing = [...expected.balances].filter(([account, cents]) => found.get(account) !== cents)
+  for (const [account, cents] of differing.slice(0, 10)) {
+    yield* Console.error(`  ${account}: ${found.get(account)} cents, and the file says ${cents}`)
+  }
+  const wrong = ledger.malformed.map(({ line }) => line).join(",")
+  const checks: ReadonlyArray<readonly [string, boolean]> = [
+    [
+      `balances of ${count(expected.balances.size)} accounts`,
+      differing.length === 0 && found.size === expected.balances.size
+    ],
+    [`${count(expected.applied)} transfers performed`, sum((tally) => tally.transfers) === expected.applied],
+    [`${count(expected.refused)} transfers refused as overdrawn`, sum((tally) => tally.refused) === expected.refused],
+    [
+      `${count(expected.repeated)} transfers told twice and performed once`,
+      ledger.transfers.filter(({ repeated }) => repeated).length === expected.repeated
+    ],
+    [`${count(expected.wrong.length)} malformed lines`, wrong === expected.wrong.join(",")]
+  ]
+  yield* Console.log("\nagainst an independent fold of the file")
+  for (const [what, holds] of checks) yield* Console.log(`  ${holds ? "equal" : "DIFFERS"}: ${what}`)
+  const failed = checks.filter(([, holds]) => !holds)
+  if (failed.length > 0) {
+    return yield* new DemoFailed({ message: `differs from the fold: ${failed.map(([what]) => what).join("; ")}` })
+  }
+})
+
+const demo = Command.make("demo", {
+  input: Flag.File("input", { mustExist: true }).pipe(
+    Flag.withDescription("a ledger as JSON lines; examples/ledger/README.md describes the fields"),
+    Flag.withDefault(Path.relative(process.cwd(), Path.join(import.meta.dirname, "ledger.jsonl")))
+  ),
+  controlPlane: Flag.Literals("control-plane", controlPlanes).pipe(
+    Flag.withDescription("what the datacenters and their clusters coordinate through"),
+    Flag.withDefault("memory" as const)
+  )
+}, ({ controlPlane, input }) => Effect.scoped(run(input, controlPlane))).pipe(
+  Command.withDescription("Runs a ledger of transfers through actors in two datacenters")
+)
+
+demo.pipe(Command.run({ version: "0.1.0" }), Effect.provide(NodeServices.layer), NodeRuntime.runMain)
