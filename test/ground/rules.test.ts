@@ -5,6 +5,7 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { publicTypes } from "../../scripts/check/publicTypes.ts"
 import { check, show } from "../../scripts/check/rules.ts"
 
 const project = Path.join(import.meta.dirname, "../..")
@@ -185,6 +186,22 @@ describe("the house rules", () => {
     restore("src/Actor/planted.ts")
     expect(refused.status).toBe(1)
     expect(refused.stdout).toContain("src/Actor/planted.ts:2: clock:")
+  })
+
+  it("see an any that was inferred into a declaration, and let Effect's own error constructors be", () => {
+    const built = Path.join(root, "built")
+    const put = (path: string, text: string) => {
+      Fs.mkdirSync(Path.dirname(Path.join(built, path)), { recursive: true })
+      Fs.writeFileSync(Path.join(built, path), text)
+    }
+    put(
+      "Actor/Good.d.ts",
+      `declare const E_base: new <A extends Record<string, any>>(args: A) => A\nexport declare class E extends E_base {}\n`
+    )
+    put("Actor/internal/hidden.d.ts", `export declare const hidden: any\n`)
+    expect(publicTypes(built).map(show)).toEqual([])
+    put("Actor/Bad.d.ts", `export declare const ok: 1\nexport declare const make: (x: 1) => Promise<any>\n`)
+    expect(publicTypes(built).map(show)).toEqual(["Actor/Bad.d.ts:2: public-types: any in a public type"])
   })
 
   it("leave names alone that only look like the clock", () => {
