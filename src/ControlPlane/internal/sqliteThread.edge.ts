@@ -1,0 +1,94 @@
+/** The owner's side of the store's thread: starts it, carries messages, and says when it has ended. Keeps no process alive. */
+import { Worker } from "node:worker_threads"
+import type { Answer, Inbound, News, Order, Outbound, Request, ThreadOptions } from "./sqliteProtocol.ts"
+
+export interface Listener {
+  readonly onNews: (news: News) => void
+  /** The thread has ended by itself; every open question is answered `undefined` before. */
+  readonly onEnd: (reason: string) => void
+}
+
+export interface SqliteThread {
+  /** Asks; the returned function withdraws the question. `undefined` as answer: the thread has ended, nobody knows. */
+  readonly ask: (request: Request, onAnswer: (answer: Answer | undefined) => void) => () => void
+  readonly tell: (order: Order) => void
+  /** Closes the file and ends the thread, by force where it does not follow within a second. */
+  readonly close: () => Promise<void>
+}
+
+// the same module as source and as built, each beside a worker of its own kind
+const program = import.meta.url.endsWith(".ts")
+  ? new URL("./sqliteWorker.edge.ts", import.meta.url)
+  : new URL("./sqliteWorker.edge.js", import.meta.url)
+
+export const startThread = (options: ThreadOptions, listener: Listener): SqliteThread => {
+  const worker = new Worker(program, {
+    name: "effect-troupe control store",
+    workerData: options,
+    // Node 22 calls its SQLite experimental on each start
+    execArgv: ["--disable-warning=ExperimentalWarning"]
+  })
+  worker.unref()
+  const questions = new Map<number, (answer: Answer | undefined) => void>()
+  let lastId = 0
+  let outbox: Array<Inbound> = []
+  let closing = false
+  let ended = false
+
+  const post = (message: Inbound): void => {
+    if (ended) return
+    // what one turn of the event loop says goes over together
+    if (outbox.length === 0) {
+      queueMicrotask(() => {
+        const messages = outbox
+        outbox = []
+        worker.postMessage(messages)
+      })
+    }
+    outbox.push(message)
+  }
+
+  worker.on("message", (messages: ReadonlyArray<Outbound>) => {
+    for (const message of messages) {
+      if ("_tag" in message) listener.onNews(message)
+      else {
+        const onAnswer = questions.get(message.id)
+        questions.delete(message.id)
+        onAnswer?.(message.answer)
+      }
+    }
+  })
+  let failure: string | undefined
+  worker.on("error", (error) => failure = error.message)
+  worker.on("exit", (code) => {
+    ended = true
+    for (const onAnswer of questions.values()) onAnswer(undefined)
+    questions.clear()
+    if (!closing) listener.onEnd(failure ?? `the store's thread ended with ${code}`)
+  })
+
+  return {
+    ask: (request, onAnswer) => {
+      if (ended) {
+        onAnswer(undefined)
+        return () => undefined
+      }
+      const id = lastId += 1
+      questions.set(id, onAnswer)
+      post({ ...request, id })
+      return () => {
+        if (questions.delete(id)) post({ op: "cancel", id })
+      }
+    },
+    tell: post,
+    close: async () => {
+      if (ended) return
+      closing = true
+      const gone = new Promise<void>((done) => worker.once("exit", () => done()))
+      post({ op: "close" })
+      const force = setTimeout(() => void worker.terminate(), 1_000)
+      await gone
+      clearTimeout(force)
+    }
+  }
+}
