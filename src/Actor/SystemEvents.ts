@@ -34,6 +34,8 @@ export const SystemEvent = Schema.Union([
   Schema.TaggedStruct("WorkHeld", { held: Schema.Boolean }),
   Schema.TaggedStruct("MemberUp", { member: Member }),
   Schema.TaggedStruct("MemberLeft", { member: Member }),
+  /** this node's own incarnation has ended for good: its lease was closed, its actors are stopped; only a new start joins again */
+  Schema.TaggedStruct("MemberFenced", { node: NodeAddress, reason: Schema.String }),
   Schema.TaggedStruct("LeaderChanged", { leader: Schema.optionalKey(NodeAddress) }),
   Schema.TaggedStruct("RelocationStarted", { from: NodeAddress, actors: Schema.Int }),
   Schema.TaggedStruct("ActorRelocated", { actor: ActorAddress, from: NodeAddress }),

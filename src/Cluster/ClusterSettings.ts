@@ -1,0 +1,37 @@
+/**
+ * Settings of the cluster ring: defaults, ranges, environment variables. `partitionCount` is the cluster's, not the node's: a
+ * member that comes with another one is refused by name.
+ */
+import type { Effect } from "effect"
+import * as Settings from "../Actor/Settings.ts"
+
+export const group = Settings.group("cluster", {
+  /** what this member may be asked to do; `spawnOn({ role })` looks only at members that carry it */
+  roles: Settings.texts({ env: "TROUPE_ROLES", default: [] }),
+  /** Up members that work which needs others waits for; at least 1 */
+  minimumMembers: Settings.int({ env: "TROUPE_MINIMUM_MEMBERS", default: 1, minimum: 1, maximum: 10_000 }),
+  /** partitions of the name space; the same for all members and for the life of the cluster */
+  partitionCount: Settings.int({ env: "TROUPE_PARTITION_COUNT", default: 271, minimum: 1, maximum: 4_096 }),
+  /** how long a member may act after its last renewal, and how long others wait (and a margin) before they take over */
+  memberLease: Settings.duration({ env: "TROUPE_MEMBER_LEASE", default: "10 seconds", minimum: 1_000 }),
+  /** patience with the store while joining, and with other members until `minimumMembers` are there */
+  bootstrapTimeout: Settings.duration({ env: "TROUPE_BOOTSTRAP_TIMEOUT", default: "10 seconds", minimum: 100 }),
+  /** the whole of one spawn, lookup or stop, with all its retries */
+  requestTimeout: Settings.duration({ env: "TROUPE_REQUEST_TIMEOUT", default: "5 seconds", minimum: 100 }),
+  /** the whole of leaving in order */
+  shutdownTimeout: Settings.duration({ env: "TROUPE_SHUTDOWN_TIMEOUT", default: "3 minutes", minimum: 100 }),
+  /** are actors of departed members started elsewhere? off: their names are freed */
+  relocation: Settings.boolean({ env: "TROUPE_RELOCATION", default: true }),
+  /** actors that one directory owner relocates at once */
+  relocationConcurrency: Settings.int({
+    env: "TROUPE_RELOCATION_CONCURRENCY",
+    default: 16,
+    minimum: 1,
+    maximum: 1_000
+  })
+})
+
+/** What code may give: everything optional. */
+export type ClusterOptions = Parameters<typeof group.decode>[0]
+/** What the services read. */
+export type ClusterSettings = Effect.Success<ReturnType<typeof group.decode>>

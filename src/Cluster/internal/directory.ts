@@ -1,0 +1,467 @@
+/**
+ * This member as an owner of partitions: it alone grants their names. The shell of `name.ts`: keeps the tables, performs the
+ * commands, answers the calls.
+ *
+ * Invariants: a table grants only while this member's lease is valid and its view gives it the partition at the table's epoch;
+ * placement numbers rise over all owners that a partition ever has, because the epoch is their upper part.
+ */
+import { Deferred, Effect, Exit, FiberSet, Schedule } from "effect"
+import type { ActorAddress, NodeAddress } from "../../Actor/Address.ts"
+import { ActorNotFound, DirectoryRebuilding, NodeUnreachable, type StoreUnavailable } from "../../Actor/errors.ts"
+import { SystemEvents } from "../../Actor/SystemEvents.ts"
+import type { Calls, Handlers } from "./calls.ts"
+import { type GrantError, Moved, namesPerAnswer, NotServing, type Placed } from "./ClusterRpcs.ts"
+import type { Journal } from "./journal.ts"
+import type { Membership } from "./membership.ts"
+import * as Name from "./name.ts"
+import type { Relocation } from "./relocation.ts"
+import { addressOf, isAlive, type Snapshot } from "./snapshot.ts"
+
+/** `Rebuilding`: collects names, grants none. `Frozen`: is being handed over. */
+export type Phase = "Rebuilding" | "Serving" | "Frozen"
+
+export interface Table {
+  readonly partition: number
+  readonly epoch: number
+  phase: Phase
+  counter: number
+  readonly names: Map<string, Name.NameState>
+  /** what members say they run, while rebuilding: lookups are answered from it */
+  readonly reported: Map<string, ActorAddress>
+}
+
+export interface Directory {
+  readonly handlers: Pick<Handlers, "Grant" | "Lookup" | "Stop" | "Release" | "Entries">
+  /** tables of the partitions that this member owns */
+  readonly tables: ReadonlyMap<number, Table>
+  readonly isCurrent: (table: Table) => boolean
+  readonly dispatch: (table: Table, name: string, event: Name.NameEvent) => void
+  /** sets a name's state as a rebuild found it */
+  readonly adopt: (table: Table, name: string, state: Name.NameState) => void
+  /** names that are neither running nor gone: something about them is under way */
+  readonly unsettled: (table: Table) => number
+  /** is anything of the table being written? */
+  readonly writing: (table: Table) => boolean
+  /** stops that placement at that member, until it is certain */
+  readonly revoke: (table: Table, name: string, placement: number, host: string) => Effect.Effect<void>
+}
+
+/** Placements that one owner can make in one partition at one epoch; the epoch is above. */
+const placementsPerEpoch = 2 ** 24
+
+const retrying = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")]).pipe(
+  Schedule.jittered
+)
+
+type StopAnswer = StoreUnavailable | Moved
+interface Waiting {
+  readonly grant?: Deferred.Deferred<ActorAddress, GrantError>
+  readonly stop?: Deferred.Deferred<void, StopAnswer>
+  readonly table: Table
+}
+
+export interface Parts {
+  readonly membership: Membership
+  readonly journal: Journal
+  readonly calls: () => Calls
+  readonly relocation: Relocation
+  /** tables that this member has just become the owner of and that must collect their names first */
+  readonly rebuild: (tables: ReadonlyArray<Table>) => void
+}
+
+export const make = Effect.fnUntraced(function*(parts: Parts) {
+  const { journal, membership, relocation } = parts
+  const events = yield* SystemEvents
+  const fork = yield* FiberSet.makeRuntime<never>()
+  const tables = new Map<number, Table>()
+  /** tables handed over, until their receivers have taken them: by partition and epoch */
+  const handedOver = new Map<string, Table>()
+  const waiters = new Map<Name.Waiter, Waiting>()
+  let lastWaiter = 0
+
+  const isCurrent = (table: Table) => tables.get(table.partition) === table
+  const nextPlacement = (table: Table) => table.epoch * placementsPerEpoch + ++table.counter
+  const context = (table: Table): Name.NameContext => ({
+    nextPlacement: () => nextPlacement(table),
+    relocation: membership.settings.relocation
+  })
+
+  const moved = (partition: number): Moved => {
+    const snapshot = membership.current()
+    const known = snapshot.view?.partitions[partition]
+    const owner: NodeAddress | undefined = known?.owner === undefined ? undefined : addressOf(snapshot, known.owner)
+    return new Moved({ partition, epoch: known?.epoch ?? 0, ...(owner === undefined ? {} : { owner }) })
+  }
+
+  // ---- performing
+
+  const dispatch = (table: Table, name: string, event: Name.NameEvent): void => {
+    // Whatever comes back for a table that moved on belongs to its new owner's rebuild.
+    if (!isCurrent(table)) return
+    const before = table.names.get(name)
+    const [after, commands] = Name.step(before, event, context(table))
+    if (after === undefined) table.names.delete(name)
+    else table.names.set(name, after)
+    const from = before !== undefined && "from" in before ? before.from : undefined
+    if (from !== undefined && (after === undefined || after._tag === "Removing")) {
+      relocation.settled(from, name, "stopped")
+    }
+    for (const command of commands) perform(table, name, command)
+  }
+
+  const takeWaiters = (ids: ReadonlyArray<Name.Waiter>) =>
+    ids.flatMap((id) => {
+      const waiter = waiters.get(id)
+      waiters.delete(id)
+      return waiter === undefined ? [] : [waiter]
+    })
+
+  const perform = (table: Table, name: string, command: Name.NameCommand): void => {
+    switch (command._tag) {
+      case "Commit":
+        fork(commit(table, command.placed))
+        return
+      case "CommitRemoval":
+        fork(commitRemoval(table, name, command.placement))
+        return
+      case "Start":
+        fork(start(table, command.placed))
+        return
+      case "Stop":
+        fork(
+          revoke(table, name, command.placed.placement, command.placed.host, "Stopped").pipe(
+            Effect.andThen(
+              Effect.sync(() => dispatch(table, name, { _tag: "Stopped", placement: command.placed.placement }))
+            )
+          )
+        )
+        return
+      case "Revoke":
+        fork(revoke(table, name, command.placement, command.host))
+        return
+      case "FindHome":
+        fork(relocation.seek({
+          spec: command.spec,
+          not: command.not,
+          isHomeless: () => isCurrent(table) && table.names.get(name)?._tag === "Homeless",
+          offer: (candidates) => offer(table, name, candidates)
+        }))
+        return
+      case "AnswerGrant":
+        for (const waiter of takeWaiters(command.waiters)) {
+          if (waiter.grant) Deferred.doneUnsafe(waiter.grant, Exit.succeed(command.address))
+        }
+        return
+      case "RefuseGrant":
+        for (const waiter of takeWaiters(command.waiters)) {
+          if (waiter.grant) Deferred.doneUnsafe(waiter.grant, Exit.fail(command.error))
+        }
+        return
+      case "AnswerStop":
+        for (const waiter of takeWaiters(command.waiters)) {
+          if (waiter.stop) {
+            Deferred.doneUnsafe(waiter.stop, command.error === undefined ? Exit.void : Exit.fail(command.error))
+          }
+        }
+        return
+      case "Relocated": {
+        const from = addressOf(membership.current(), command.from)
+        if (from !== undefined) events.publish({ _tag: "ActorRelocated", actor: command.address, from })
+        relocation.settled(command.from, name, "moved")
+        return
+      }
+      case "RelocationFailed":
+        relocation.failed(command.from, command.placed.spec, command.reason)
+        return
+    }
+  }
+
+  /** Offers homes and waits until the name has one, or wants another try. */
+  const offer = (table: Table, name: string, candidates: ReadonlyArray<string>) =>
+    Effect.suspend(() => {
+      dispatch(table, name, { _tag: "Homes", candidates })
+      const isUnderWay = () => {
+        const state = table.names.get(name)
+        return isCurrent(table) && (state?._tag === "Committing" || state?._tag === "Starting")
+      }
+      return Effect.repeat(Effect.sync(isUnderWay), ($) =>
+        $(Schedule.spaced("50 millis")).pipe(Schedule.while(({ input }) => input))).pipe(Effect.asVoid)
+    })
+
+  const commit = (table: Table, placed: Placed) => {
+    const { partition, epoch } = table
+    const { name } = placed.spec
+    return journal.append([{ _tag: "Put", partition, epoch, placed }]).pipe(
+      Effect.matchEffect({
+        onSuccess: () => Effect.sync(() => dispatch(table, name, { _tag: "Committed", placement: placed.placement })),
+        // A fenced owner says nothing more: its successor has the word.
+        onFailure: (error) =>
+          error._tag === "Fenced"
+            ? Effect.void
+            : Effect.sync(() =>
+              dispatch(table, name, { _tag: "CommitFailed", placement: placed.placement, reason: error.reason })
+            )
+      })
+    )
+  }
+
+  const commitRemoval = (table: Table, name: string, placement: number) => {
+    const { partition, epoch } = table
+    return journal.append([{ _tag: "Removed", partition, epoch, name, placement }]).pipe(
+      Effect.matchEffect({
+        onSuccess: () => Effect.sync(() => dispatch(table, name, { _tag: "RemovalCommitted", placement })),
+        onFailure: (error) =>
+          error._tag === "Fenced" ? Effect.void : Effect.sleep("500 millis").pipe(
+            Effect.andThen(
+              Effect.sync(() => dispatch(table, name, { _tag: "RemovalFailed", placement, reason: error.reason }))
+            )
+          )
+      })
+    )
+  }
+
+  /** Orders the start until the host has answered for certain, or is gone for good. */
+  const start = (table: Table, placed: Placed) => {
+    const { name } = placed.spec
+    const { placement, host } = placed
+    const { epoch, partition } = table
+    let unknown = false
+    const refused = (error: GrantError, elsewhere: boolean) =>
+      Effect.sync(() => dispatch(table, name, { _tag: "Refused", placement, error, elsewhere }))
+    const once: Effect.Effect<void, "Again"> = Effect.suspend(() => {
+      if (!isCurrent(table)) return Effect.void
+      const address = addressOf(membership.current(), host)
+      if (address === undefined || !isAlive(membership.current(), host)) {
+        return refused(
+          new NodeUnreachable({ node: host, outcome: "NotSent", reason: "the member has departed" }),
+          true
+        )
+      }
+      if (!membership.mayAct()) {
+        return unknown
+          ? Effect.fail("Again" as const)
+          : refused(new NotServing({ node: membership.key, reason: "its lease has lapsed" }), false)
+      }
+      return parts.calls().peer(address).Start({ partition, epoch, spec: placed.spec, placement }).pipe(
+        Effect.matchEffect({
+          onSuccess: (started) =>
+            Effect.sync(() => dispatch(table, name, { _tag: "Started", placement, address: started })),
+          onFailure: (error): Effect.Effect<void, "Again"> => {
+            if (error._tag === "NodeUnreachable") {
+              if (error.outcome === "Unknown") unknown = true
+              return unknown ? Effect.fail("Again" as const) : refused(error, true)
+            }
+            // A member of a higher epoch: this table has a successor, and the view will say so.
+            if (error._tag === "Superseded") return membership.refresh
+            const elsewhere = error._tag === "NotServing" || error._tag === "KindNotRegistered"
+            // An earlier order may still be on its way: its number must be dead before the name goes elsewhere.
+            return unknown
+              ? revoke(table, name, placement, host).pipe(Effect.andThen(refused(error, elsewhere)))
+              : refused(error, elsewhere)
+          }
+        })
+      )
+    })
+    return Effect.retry(once, retrying).pipe(Effect.ignore)
+  }
+
+  const revoke = (
+    table: Table,
+    name: string,
+    placement: number,
+    host: string,
+    reason: "Stopped" | "Replaced" = "Replaced"
+  ): Effect.Effect<void> => {
+    const { epoch, partition } = table
+    const once: Effect.Effect<void, "Again"> = Effect.suspend(() => {
+      const address = addressOf(membership.current(), host)
+      if (!isCurrent(table) || address === undefined || !isAlive(membership.current(), host)) return Effect.void
+      return parts.calls().peer(address).Revoke({ partition, epoch, name, placement, reason }).pipe(
+        Effect.catch((error): Effect.Effect<void, "Again"> =>
+          error._tag === "Superseded" ? membership.refresh : Effect.fail("Again" as const)
+        )
+      )
+    })
+    return Effect.retry(once, retrying).pipe(Effect.ignore)
+  }
+
+  // ---- following the view
+
+  const refuseAll = (table: Table) => {
+    const error = moved(table.partition)
+    for (const [id, waiter] of waiters) {
+      if (waiter.table !== table) continue
+      waiters.delete(id)
+      if (waiter.grant) Deferred.doneUnsafe(waiter.grant, Exit.fail(error))
+      if (waiter.stop) Deferred.doneUnsafe(waiter.stop, Exit.fail(error))
+    }
+  }
+
+  const follow = (now: Snapshot, before: Snapshot) => {
+    const { view } = now
+    if (view === undefined) return
+    if (view !== before.view) {
+      const fresh: Array<Table> = []
+      const dropped: Array<Table> = []
+      const stillNeeded = new Set<string>()
+      view.partitions.forEach((partition, index) => {
+        for (const source of partition.sources) {
+          if (source.node === membership.key) stillNeeded.add(`${index}@${source.epoch}`)
+        }
+        const table = tables.get(index)
+        if (partition.owner === membership.key) {
+          if (table?.epoch === partition.epoch) return
+          if (table !== undefined) dropped.push(table)
+          const next: Table = {
+            partition: index,
+            epoch: partition.epoch,
+            phase: partition.state === "Owned" ? "Serving" : "Rebuilding",
+            counter: 0,
+            names: new Map(),
+            reported: new Map()
+          }
+          tables.set(index, next)
+          if (next.phase === "Rebuilding") fresh.push(next)
+        } else if (table !== undefined) {
+          tables.delete(index)
+          dropped.push(table)
+        }
+      })
+      for (const table of dropped) handedOver.set(`${table.partition}@${table.epoch}`, table)
+      for (const key of handedOver.keys()) if (!stillNeeded.has(key)) handedOver.delete(key)
+      for (const table of dropped) refuseAll(table)
+      if (fresh.length > 0) parts.rebuild(fresh)
+      if (before.view !== undefined) departures(now, before.view.roster)
+    }
+  }
+  /** Hosts that lived in the view before and do not now. */
+  const departures = (now: Snapshot, roster: ReadonlyArray<{ readonly id: string; readonly incarnation: string }>) => {
+    for (const entry of roster) {
+      const key = `${entry.id}@${entry.incarnation}`
+      if (isAlive(now, key)) continue
+      const hit: Array<readonly [Table, string]> = []
+      for (const table of tables.values()) {
+        if (table.phase === "Rebuilding") continue
+        for (const [name, state] of table.names) {
+          if (state.host === key && state._tag !== "Homeless") hit.push([table, name])
+        }
+      }
+      const moving = hit.filter(([table, name]) => {
+        const state = table.names.get(name)!
+        return state._tag === "Running" && state.spec.relocatable && membership.settings.relocation
+      })
+      relocation.departed(key, moving.map(([, name]) => name))
+      for (const [table, name] of hit) dispatch(table, name, { _tag: "HostGone", host: key })
+    }
+  }
+  membership.onChange(follow)
+
+  // ---- answering
+
+  /** The table that may answer for that partition, or why none may. */
+  const tableFor = (
+    request: { readonly partition: number; readonly epoch: number }
+  ): Table | Moved | NotServing => {
+    const table = tables.get(request.partition)
+    if (table === undefined) return moved(request.partition)
+    if (membership.isOver()) return new NotServing({ node: membership.key, reason: "its lease is closed" })
+    return table.epoch < request.epoch ? new NotServing({ node: membership.key, reason: "its view is behind" }) : table
+  }
+  const granting = (request: { readonly partition: number; readonly epoch: number }): Table | Moved | NotServing => {
+    const table = tableFor(request)
+    if ("_tag" in table) return table
+    if (!membership.mayAct()) return new NotServing({ node: membership.key, reason: "its lease has lapsed" })
+    return table.phase === "Frozen"
+      ? new NotServing({ node: membership.key, reason: "hands the partition over" })
+      : table
+  }
+  const rebuilding = (table: Table, name: string) => new DirectoryRebuilding({ name, partition: table.partition })
+  const wait = <A, E>(id: Name.Waiter, deferred: Deferred.Deferred<A, E>): Effect.Effect<A, E> =>
+    Deferred.await(deferred).pipe(Effect.onInterrupt(() => Effect.sync(() => void waiters.delete(id))))
+
+  const Grant: Handlers["Grant"] = (request) =>
+    Effect.suspend((): ReturnType<Handlers["Grant"]> => {
+      const table = granting(request)
+      if ("_tag" in table) return Effect.fail(table)
+      const { name } = request.spec
+      if (table.phase === "Rebuilding") return Effect.fail(rebuilding(table, name))
+      const candidates = request.candidates.filter((key) => isAlive(membership.current(), key))
+      if (candidates.length === 0 && !table.names.has(name)) {
+        return Effect.fail(new NotServing({ node: membership.key, reason: "knows none of the candidates" }))
+      }
+      const id = ++lastWaiter
+      const grant = Deferred.makeUnsafe<ActorAddress, GrantError>()
+      waiters.set(id, { grant, table })
+      dispatch(table, name, { _tag: "Grant", waiter: id, spec: request.spec, candidates })
+      return wait(id, grant)
+    })
+
+  const stopping = (
+    request: { readonly partition: number; readonly epoch: number; readonly name: string },
+    event: (waiter: Name.Waiter) => Name.NameEvent
+  ): ReturnType<Handlers["Stop"]> =>
+    Effect.suspend((): ReturnType<Handlers["Stop"]> => {
+      const table = granting(request)
+      if ("_tag" in table) return Effect.fail(table)
+      if (table.phase === "Rebuilding") return Effect.fail(rebuilding(table, request.name))
+      const id = ++lastWaiter
+      const stop = Deferred.makeUnsafe<void, StopAnswer>()
+      waiters.set(id, { stop, table })
+      dispatch(table, request.name, event(id))
+      return wait(id, stop)
+    })
+  const Stop: Handlers["Stop"] = (request) =>
+    stopping(request, (waiter) => ({ _tag: "StopAsked", waiter, placement: request.placement }))
+  const Release: Handlers["Release"] = (request) =>
+    stopping(request, (waiter) => ({ _tag: "Ended", waiter, placement: request.placement, reason: request.reason }))
+
+  const Lookup: Handlers["Lookup"] = (request) =>
+    Effect.suspend((): ReturnType<Handlers["Lookup"]> => {
+      const table = tableFor(request)
+      if ("_tag" in table) return Effect.fail(table)
+      const state = table.names.get(request.name)
+      if (state?._tag === "Running") return Effect.succeed(state.address)
+      const reported = table.reported.get(request.name)
+      if (reported !== undefined) return Effect.succeed(reported)
+      // A name that had an address once and is about to have another one: worth asking again.
+      const comes = state?._tag === "Homeless" || (state !== undefined && "from" in state && state.from !== undefined)
+      if (comes || table.phase === "Rebuilding") return Effect.fail(rebuilding(table, request.name))
+      return Effect.fail(new ActorNotFound({ name: request.name, kind: request.kind }))
+    })
+
+  const Entries: Handlers["Entries"] = ({ after, epoch, partition }) =>
+    Effect.suspend((): ReturnType<Handlers["Entries"]> => {
+      const table = handedOver.get(`${partition}@${epoch}`)
+      if (table === undefined) {
+        return Effect.fail(new NotServing({ node: membership.key, reason: "has not handed that partition over" }))
+      }
+      const names = Array.from(table.names.keys()).sort()
+      const from = after === undefined ? 0 : names.findIndex((name) => name > after)
+      const page = from < 0 ? [] : names.slice(from, from + namesPerAnswer)
+      const entries = page.flatMap((name): ReadonlyArray<Placed> => {
+        const { first, host, placement, spec, _tag } = table.names.get(name)!
+        return _tag === "Removing" ? [] : [{ spec, first, placement, host }]
+      })
+      return Effect.succeed({ entries, more: from >= 0 && from + page.length < names.length })
+    })
+
+  return {
+    handlers: { Grant, Lookup, Stop, Release, Entries },
+    tables,
+    isCurrent,
+    dispatch,
+    adopt: (table, name, state) => void table.names.set(name, state),
+    unsettled: (table) => {
+      let count = 0
+      for (const state of table.names.values()) if (state._tag !== "Running") count++
+      return count
+    },
+    writing: (table) => {
+      for (const state of table.names.values()) {
+        if (state._tag === "Committing" || state._tag === "Removing") return true
+      }
+      return false
+    },
+    revoke
+  } satisfies Directory
+})

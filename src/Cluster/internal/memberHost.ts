@@ -1,0 +1,192 @@
+/**
+ * This member as a host: takes orders of partition owners, refuses those of owners that have a successor, and tells owners of
+ * every end until they have taken note.
+ *
+ * Invariant: once a `Report` at an epoch was answered (or a view with it seen), no order of a lower epoch is taken for that
+ * partition; an end that no owner has acknowledged is never forgotten while this node runs.
+ */
+import { Effect, Fiber, FiberSet, Queue, Schedule, Semaphore } from "effect"
+import type { ActorHost, Termination } from "../../Actor/ActorHost.ts"
+import type { ActorAddress } from "../../Actor/Address.ts"
+import type { StartError } from "../../Actor/errors.ts"
+import type { SpawnSpec } from "../../Actor/Placement.ts"
+import type { StopReason } from "../../Actor/SystemEvents.ts"
+import type { Calls, Handlers } from "./calls.ts"
+import { namesPerAnswer, NotServing, Superseded } from "./ClusterRpcs.ts"
+import { partitionOf } from "./hash.ts"
+import type { Membership } from "./membership.ts"
+
+interface Starting {
+  readonly spec: SpawnSpec
+  readonly placement: number
+  readonly epoch: number
+  readonly fiber: Fiber.Fiber<ActorAddress, StartError>
+}
+
+interface Ending {
+  readonly name: string
+  readonly placement: number
+  readonly reason: StopReason
+}
+
+export interface MemberHost {
+  readonly handlers: Pick<Handlers, "Start" | "Revoke" | "Report">
+  /** stops all actors here so that they move: their ends are told as `Withdrawn` */
+  readonly withdraw: Effect.Effect<void>
+  /** stops all actors here because another incarnation may act for them: nobody is told */
+  readonly abandon: Effect.Effect<void>
+  /** ends that no owner has acknowledged yet */
+  readonly unacknowledged: () => number
+}
+
+/** Ends told at once. */
+const tellingAtOnce = 64
+/** Names whose revoked placements are remembered, to refuse a late start; the oldest are forgotten first. */
+const rememberedRevokes = 10_000
+/** Actors stopped at once. */
+const stoppingAtOnce = 64
+
+export const make = Effect.fnUntraced(
+  function*(membership: Membership, host: ActorHost["Service"], calls: () => Calls, isLeaving: () => boolean) {
+    const fork = yield* FiberSet.makeRuntime<never, ActorAddress, StartError>()
+    const { partitionCount } = membership.settings
+    const floors = new Array<number>(partitionCount).fill(0)
+    const starting = new Map<string, Starting>()
+    const revoked = new Map<string, number>()
+    const ending = new Map<string, Ending>()
+
+    membership.onChange((now) => {
+      now.view?.partitions.forEach((partition, index) => {
+        if (partition.epoch > floors[index]!) floors[index] = partition.epoch
+      })
+    })
+    /** Is that the newest owner's order? Raises the epoch where it is newer than what is known. */
+    const admit = (partition: number, epoch: number): Superseded | undefined => {
+      const floor = floors[partition] ?? Number.POSITIVE_INFINITY
+      if (epoch < floor) return new Superseded({ partition, epoch: floor })
+      floors[partition] = epoch
+      return undefined
+    }
+    const remember = (name: string, placement: number) => {
+      revoked.delete(name)
+      revoked.set(name, placement)
+      if (revoked.size > rememberedRevokes) revoked.delete(revoked.keys().next().value!)
+    }
+
+    type StartResult = ReturnType<Handlers["Start"]>
+    const start: Handlers["Start"] = ({ epoch, partition, placement, spec }) =>
+      Effect.suspend((): StartResult => {
+        const refused = admit(partition, epoch)
+        if (refused !== undefined) return Effect.fail(refused)
+        const running = starting.get(spec.name)
+        // Asked again about the same start: an order once taken goes on, whatever became of whoever asked.
+        if (running !== undefined && running.placement === placement) return Fiber.join(running.fiber)
+        if (isLeaving() || !membership.mayAct() || placement <= (revoked.get(spec.name) ?? -1)) {
+          return Effect.fail(new NotServing({ node: membership.key, reason: "leaves, lapsed, or was told not to" }))
+        }
+        // Known to `Report` from the very turn in which the epoch was checked: nothing may come in between.
+        const fiber = fork(host.start(spec, { placement, epoch }))
+        const entry = { spec, placement, epoch, fiber }
+        starting.set(spec.name, entry)
+        fiber.addObserver(() => {
+          if (starting.get(spec.name) === entry) starting.delete(spec.name)
+        })
+        return Fiber.join(fiber)
+      })
+
+    const revoke: Handlers["Revoke"] = ({ epoch, name, partition, placement, reason }) =>
+      Effect.suspend(() => {
+        const refused = admit(partition, epoch)
+        if (refused !== undefined) return Effect.fail(refused)
+        remember(name, Math.max(placement, revoked.get(name) ?? -1))
+        const running = starting.get(name)
+        return (running !== undefined && running.placement <= placement ? Fiber.await(running.fiber) : Effect.void)
+          .pipe(
+            Effect.andThen(host.stop(name, { placement, reason }))
+          )
+      })
+
+    const report: Handlers["Report"] = ({ after, partitions }) =>
+      Effect.suspend(() => {
+        const asked = new Set<number>()
+        for (const { epoch, partition } of partitions) {
+          const refused = admit(partition, epoch)
+          if (refused !== undefined) return Effect.fail(refused)
+          asked.add(partition)
+        }
+        const isAsked = (name: string) => asked.has(partitionOf(name, partitionCount))
+        const found = new Map<
+          string,
+          { readonly spec: SpawnSpec; readonly placement: number; readonly epoch: number }
+        >()
+        for (const { address, spec } of host.actors()) {
+          if (address.placement > 0 && isAsked(spec.name)) {
+            found.set(spec.name, { spec, placement: address.placement, epoch: address.epoch })
+          }
+        }
+        for (const { epoch, placement, spec } of starting.values()) {
+          if (isAsked(spec.name) && placement >= (found.get(spec.name)?.placement ?? 0)) {
+            found.set(spec.name, { spec, placement, epoch })
+          }
+        }
+        const names = Array.from(found.keys()).sort()
+        const from = after === undefined ? 0 : names.findIndex((name) => name > after)
+        const page = from < 0 ? [] : names.slice(from, from + namesPerAnswer)
+        return Effect.succeed({
+          running: page.map((name) => found.get(name)!),
+          ended: after === undefined ? Array.from(ending.values()).filter((entry) => isAsked(entry.name)) : [],
+          more: from >= 0 && from + page.length < names.length
+        })
+      })
+
+    // ---- ends
+    const telling = yield* FiberSet.make()
+    const permits = yield* Semaphore.make(tellingAtOnce)
+    const tell = (entry: Ending) => {
+      const partition = partitionOf(entry.name, partitionCount)
+      const once = Effect.suspend(() =>
+        calls().toOwner(partition, 10_000, (route) =>
+          route.peer.Release({
+            partition,
+            epoch: route.epoch,
+            name: entry.name,
+            placement: entry.placement,
+            reason: entry.reason
+          }))
+      )
+      return permits.withPermit(once).pipe(
+        Effect.retry(Schedule.spaced("1 second").pipe(Schedule.jittered)),
+        Effect.ensuring(Effect.sync(() => {
+          const key = `${entry.name}#${entry.placement}`
+          if (ending.get(key) === entry) ending.delete(key)
+        })),
+        Effect.ignore
+      )
+    }
+    const onEnd = ({ actor, reason }: Termination) => {
+      const { name, placement } = actor.address
+      if (placement === 0 || reason === "Replaced" || membership.isOver()) return Effect.void
+      const entry: Ending = { name, placement, reason }
+      ending.set(`${name}#${placement}`, entry)
+      return FiberSet.run(telling, tell(entry))
+    }
+    const terminations = yield* host.terminations
+    yield* Queue.take(terminations).pipe(Effect.flatMap(onEnd), Effect.forever, Effect.forkScoped)
+
+    const stopAll = (reason: StopReason) =>
+      Effect.suspend(() =>
+        Effect.forEach(
+          host.actors(),
+          ({ address }) => host.stop(address.name, { placement: address.placement, reason }),
+          { concurrency: stoppingAtOnce, discard: true }
+        )
+      )
+
+    return {
+      handlers: { Start: start, Revoke: revoke, Report: report },
+      withdraw: stopAll("Withdrawn"),
+      abandon: stopAll("Replaced"),
+      unacknowledged: () => ending.size
+    } satisfies MemberHost
+  }
+)

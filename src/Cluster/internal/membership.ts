@@ -1,0 +1,360 @@
+/**
+ * This node's membership: the state prefix of the store as last known, the lease, joining, and the one way to change the view.
+ *
+ * Invariant: what is known only moves forward (`View.accepts`); every change is a compare-and-set of the view that was the base
+ * of the decision; nothing is written once the lease is lapsed or closed.
+ */
+import {
+  Deferred,
+  Duration,
+  Effect,
+  Option,
+  PubSub,
+  Queue,
+  Schedule,
+  Schema,
+  type Scope,
+  Semaphore,
+  Stream
+} from "effect"
+import type { ActorHost } from "../../Actor/ActorHost.ts"
+import { NodeAddress, nodeKey } from "../../Actor/Address.ts"
+import { Fenced, type InvalidData, OutcomeUnknown, ProtocolMismatch, StoreUnavailable } from "../../Actor/errors.ts"
+import { Node, randomHex } from "../../Actor/Node.ts"
+import { SystemEvents } from "../../Actor/SystemEvents.ts"
+import { ControlStore, type ControlStoreService, type Entry, type WatchEvent } from "../../ControlPlane/ControlStore.ts"
+import * as ControlStoreModule from "../../ControlPlane/ControlStore.ts"
+import * as Lease from "../../ControlPlane/Lease.ts"
+import type { ClusterSettings } from "../ClusterSettings.ts"
+import * as Keys from "./keys.ts"
+import { emptySnapshot, type Snapshot } from "./snapshot.ts"
+import * as View from "./view.ts"
+
+/** What a member is: written before it joins, never changed. */
+export const MemberRecord = Schema.Struct({
+  node: NodeAddress,
+  roles: Schema.Array(Schema.String),
+  partitionCount: Schema.Int
+})
+export type MemberRecord = typeof MemberRecord.Type
+
+const ClusterRecord = Schema.Struct({ id: Schema.String, partitionCount: Schema.Int })
+
+const json = <S extends Schema.Top & { readonly DecodingServices: never }>(schema: S) => {
+  const decode = Schema.decodeUnknownEffect(Schema.fromJsonString(schema))
+  return (text: string) => decode(text).pipe(Effect.option)
+}
+const decodeMember = json(MemberRecord)
+const decodeCluster = json(ClusterRecord)
+const decodeKinds = json(Schema.Array(Schema.String))
+
+export type ChangeError = StoreUnavailable | OutcomeUnknown | InvalidData | Fenced
+
+/** Attempts of one change of the view before the caller decides again. */
+const maxAttempts = 20
+
+export interface Membership {
+  readonly self: NodeAddress
+  /** `id@incarnation` of this node */
+  readonly key: string
+  readonly keys: Keys.Keys
+  readonly store: ControlStoreService
+  readonly settings: ClusterSettings
+  readonly lease: Lease.HeldLease
+  readonly observer: Lease.LeaseObserver
+  readonly current: () => Snapshot
+  /** the snapshot now and after each change */
+  readonly changes: Stream.Stream<Snapshot>
+  /** called at the very moment of each change, before anything else of this node can run */
+  readonly onChange: (listener: (now: Snapshot, before: Snapshot) => void) => void
+  /** may this node do exclusive work now? */
+  readonly mayAct: () => boolean
+  /** has this incarnation ended for good? */
+  readonly isOver: () => boolean
+  readonly over: Deferred.Deferred<string>
+  /** makes this node an Up member; tries for `bootstrapTimeout` */
+  readonly join: Effect.Effect<void, ChangeError>
+  /**
+   * Applies a pure step to the newest view until it is in the store, or changes nothing. `unguarded`: also without a valid
+   * lease, for the own goodbye only.
+   */
+  readonly change: (
+    step: (view: View.View) => View.View,
+    options?: { readonly unguarded?: boolean | undefined }
+  ) => Effect.Effect<void, ChangeError>
+  /** reads the view from the store, e.g. when a peer knows a newer one */
+  readonly refresh: Effect.Effect<void>
+}
+
+const backoff = (base: Duration.Input, cap: Duration.Input) =>
+  Schedule.min([Schedule.exponential(base), Schedule.spaced(cap)]).pipe(Schedule.jittered)
+
+export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host: ActorHost["Service"]) {
+  const node = yield* Node
+  const events = yield* SystemEvents
+  const leaseMillis = Duration.toMillis(settings.memberLease)
+  const store = ControlStoreModule.withDeadline(
+    yield* ControlStore,
+    Duration.millis(Math.min(Duration.toMillis(settings.requestTimeout), leaseMillis / 4))
+  )
+  const self = node.address
+  const key = nodeKey(self)
+  const keys = Keys.make(node.system, self.dataCenter)
+
+  // ---- what is known
+  let snapshot: Snapshot = emptySnapshot
+  let revision: string | undefined
+  /** why nothing may be granted: the store shows another cluster, or none */
+  let frozen: string | undefined
+  const over = yield* Deferred.make<string>()
+  const isOver = () => Deferred.isDoneUnsafe(over)
+  const hub = yield* PubSub.sliding<Snapshot>({ capacity: 1, replay: 1 })
+  const listeners: Array<(now: Snapshot, before: Snapshot) => void> = []
+  const tell = (next: Snapshot) => {
+    if (next === snapshot) return
+    const before = snapshot
+    snapshot = next
+    for (const listener of listeners) listener(next, before)
+    PubSub.publishUnsafe(hub, next)
+  }
+  const applyView = (view: View.View, at: string): Snapshot => {
+    const known = snapshot.view
+    if (known !== undefined && view.cluster !== known.cluster) {
+      frozen = "the store holds another cluster"
+      return snapshot
+    }
+    frozen = undefined
+    if (!View.accepts(known, view)) return snapshot
+    revision = at
+    return { ...snapshot, view }
+  }
+  const decodeEntry = (entry: Entry): Effect.Effect<(base: Snapshot) => Snapshot> => {
+    if (entry.key === keys.view) {
+      return View.decode(entry.value).pipe(Effect.flatMap((decoded) =>
+        Option.isSome(decoded)
+          ? Effect.succeed((base: Snapshot) => {
+            const applied = applyView(decoded.value, entry.revision)
+            return { ...base, view: applied.view }
+          })
+          : Effect.as(trouble("the view in the store cannot be read"), (base: Snapshot) => base)
+      ))
+    }
+    if (entry.key.startsWith(keys.memberPrefix)) {
+      return decodeMember(entry.value).pipe(Effect.map((decoded) => (base: Snapshot) => {
+        if (Option.isNone(decoded)) return base
+        const records = new Map(base.records).set(nodeKey(decoded.value.node), decoded.value)
+        return { ...base, records }
+      }))
+    }
+    if (entry.key.startsWith(keys.kindsPrefix)) {
+      return decodeKinds(entry.value).pipe(
+        Effect.map((decoded) => (base: Snapshot) =>
+          Option.isNone(decoded) ? base : { ...base, kinds: new Map(base.kinds).set(entry.key, decoded.value) }
+        )
+      )
+    }
+    return Effect.succeed((base) => base)
+  }
+  const trouble = (reason: string) =>
+    Effect.sync(() => events.publish({ _tag: "StoreTrouble", store: "cluster", reason })).pipe(
+      Effect.andThen(Effect.logWarning(`cluster store: ${reason}`))
+    )
+
+  const onEvent = (event: WatchEvent): Effect.Effect<void> => {
+    switch (event._tag) {
+      case "Snapshot":
+        return Effect.forEach(event.entries, decodeEntry).pipe(Effect.flatMap((steps) => {
+          if (snapshot.view !== undefined && !event.entries.some((entry) => entry.key === keys.view)) {
+            frozen = "the store has lost the view"
+            return trouble(frozen)
+          }
+          // Records never change, so those of departed members may stay known; kinds are what the store says now.
+          const base: Snapshot = { ...snapshot, kinds: new Map() }
+          return Effect.sync(() => tell(steps.reduce((current, step) => step(current), base)))
+        }))
+      case "Put":
+        return Effect.map(decodeEntry(event.entry), (step) => tell(step(snapshot)))
+      case "Removed":
+        if (event.key === keys.view) {
+          frozen = "the store has lost the view"
+          return trouble(frozen)
+        }
+        if (event.key.startsWith(keys.kindsPrefix)) {
+          return Effect.sync(() => {
+            const kinds = new Map(snapshot.kinds)
+            kinds.delete(event.key)
+            tell({ ...snapshot, kinds })
+          })
+        }
+        return Effect.void
+      case "Lost":
+        return Effect.logDebug(`cluster store: watch lost: ${event.reason}`)
+      case "Current":
+        return Effect.void
+    }
+  }
+
+  const readView = store.get(keys.view).pipe(Effect.flatMap((entry) =>
+    Option.isNone(entry)
+      ? Effect.void
+      : Effect.map(decodeEntry(entry.value), (step) => tell(step(snapshot)))
+  ))
+
+  // ---- the cluster's id, once for ever
+  const patience = Schedule.max([
+    backoff("50 millis", "1 second"),
+    Schedule.during(settings.bootstrapTimeout)
+  ])
+  const transient = (error: { readonly _tag: string }) =>
+    error._tag === "StoreUnavailable" || error._tag === "OutcomeUnknown"
+  const clusterId = yield* Effect.gen(function*() {
+    const existing = yield* store.get(keys.id)
+    if (Option.isSome(existing)) return existing.value.value
+    const value = JSON.stringify({ id: yield* randomHex(16), partitionCount: settings.partitionCount })
+    return yield* store.create(keys.id, value).pipe(
+      Effect.as(value),
+      Effect.catchTag(
+        "RevisionConflict",
+        () =>
+          Effect.fail(new StoreUnavailable({ operation: "create the cluster", reason: "another node creates it now" }))
+      )
+    )
+  }).pipe(Effect.retry({ schedule: patience, while: transient }))
+  const cluster = yield* decodeCluster(clusterId)
+  if (Option.isNone(cluster)) {
+    return yield* new ProtocolMismatch({ what: "cluster record", ours: "a cluster id", theirs: clusterId })
+  }
+  if (cluster.value.partitionCount !== settings.partitionCount) {
+    return yield* new ProtocolMismatch({
+      what: "cluster.partitionCount",
+      ours: String(settings.partitionCount),
+      theirs: String(cluster.value.partitionCount)
+    })
+  }
+
+  // ---- record and lease, before the view knows of us
+  const record: MemberRecord = { node: self, roles: settings.roles, partitionCount: settings.partitionCount }
+  yield* store.create(keys.member(key), JSON.stringify(record)).pipe(
+    // The key holds a fresh incarnation: if it is taken, an earlier try of ours has taken it.
+    Effect.catchTag("RevisionConflict", () => Effect.void),
+    Effect.retry({ schedule: patience, while: transient })
+  )
+  const lease = yield* Lease.hold(store, { key: keys.lease(key), duration: settings.memberLease }).pipe(
+    Effect.retry({ schedule: patience, while: transient })
+  )
+  const observer = yield* Lease.observe(store, keys.leasePrefix)
+
+  // ---- the one way to change the view
+  const attempt = (
+    decide: (view: View.View) => View.View,
+    unguarded: boolean
+  ): Effect.Effect<boolean, ChangeError> =>
+    Effect.gen(function*() {
+      const base = snapshot.view ?? View.empty(cluster.value.id, settings.partitionCount)
+      const next = decide(base)
+      if (next === base) return true
+      if (frozen !== undefined) return yield* new StoreUnavailable({ operation: "change the view", reason: frozen })
+      if (!unguarded && isOver()) {
+        return yield* new Fenced({ what: `member ${key}`, ours: key, current: "its lease is closed" })
+      }
+      if (!unguarded && !lease.isValid()) {
+        return yield* new StoreUnavailable({ operation: "change the view", reason: "this member's lease has lapsed" })
+      }
+      const text = View.encode(next)
+      const write = revision === undefined ? store.create(keys.view, text) : store.update(keys.view, text, revision)
+      return yield* write.pipe(
+        Effect.map((written) => {
+          tell(applyView(next, written))
+          return true
+        }),
+        // Lost the race, or perhaps not: either way the next decision is made on what the store holds now.
+        Effect.catchTag("RevisionConflict", () => Effect.as(readView, false)),
+        Effect.catchTag("OutcomeUnknown", () => Effect.as(readView, false))
+      )
+    })
+  const oneAtATime = yield* Semaphore.make(1)
+  const change: Membership["change"] = (decide, options) =>
+    oneAtATime.withPermit(attempt(decide, options?.unguarded === true)).pipe(
+      Effect.flatMap((done) =>
+        done ? Effect.void : Effect.fail(new OutcomeUnknown({ operation: "change the view", reason: "contended" }))
+      ),
+      Effect.retry({
+        times: maxAttempts,
+        schedule: backoff("10 millis", "250 millis"),
+        while: (error) => error._tag === "OutcomeUnknown"
+      })
+    )
+
+  // ---- follow the store
+  yield* store.watch(keys.state).pipe(Stream.runForEach(onEvent), Effect.forkScoped({ startImmediately: true }))
+  yield* Effect.retry(readView, { schedule: patience, while: transient })
+  const join = Effect.retry(change((view) => View.join(view, self)), { schedule: patience, while: transient })
+
+  // ---- kinds follow registration, in a key of their own
+  const advertise = yield* Queue.sliding<ReadonlyArray<string>>(1)
+  yield* host.kindChanges.pipe(
+    Stream.runForEach((kinds) => Queue.offer(advertise, kinds)),
+    Effect.forkScoped({ startImmediately: true })
+  )
+  let kindsRevision: string | undefined
+  const writeKinds = (kinds: ReadonlyArray<string>) => {
+    const value = JSON.stringify([...kinds].sort())
+    const kindsKey = keys.kinds(key)
+    return Effect.gen(function*() {
+      kindsRevision = yield* kindsRevision === undefined
+        ? store.create(kindsKey, value)
+        : store.update(kindsKey, value, kindsRevision)
+    }).pipe(
+      // This node is the only writer of the key: a conflict is an earlier write of its own.
+      Effect.tapError((error) =>
+        error._tag === "RevisionConflict" || error._tag === "OutcomeUnknown"
+          ? store.get(kindsKey).pipe(
+            Effect.map((entry) => {
+              kindsRevision = Option.isSome(entry) ? entry.value.revision : undefined
+            }),
+            Effect.ignore
+          )
+          : Effect.void
+      ),
+      Effect.retry(backoff("50 millis", "2 seconds"))
+    )
+  }
+  yield* Queue.take(advertise).pipe(Effect.flatMap(writeKinds), Effect.forever, Effect.forkScoped)
+
+  // ---- the end of this incarnation, from whoever saw it
+  const end = (reason: string) => Deferred.succeed(over, reason)
+  yield* lease.closed.pipe(Effect.andThen(end("its lease is closed")), Effect.forkScoped)
+  listeners.push((now) => {
+    if (now.view !== undefined && View.find(now.view, key)?.status === "Dead") {
+      Deferred.doneUnsafe(over, Effect.succeed("its cluster has declared it dead"))
+    }
+  })
+  yield* Deferred.await(over).pipe(Effect.andThen(lease.fence), Effect.forkScoped)
+
+  const membership: Membership = {
+    self,
+    key,
+    keys,
+    store,
+    settings,
+    lease,
+    observer,
+    current: () => snapshot,
+    changes: Stream.fromPubSub(hub),
+    onChange: (listener) => void listeners.push(listener),
+    mayAct: () => frozen === undefined && !isOver() && lease.isValid(),
+    isOver,
+    over,
+    join,
+    change,
+    refresh: Effect.ignore(readView)
+  }
+  return membership
+}) satisfies (
+  settings: ClusterSettings,
+  host: ActorHost["Service"]
+) => Effect.Effect<
+  Membership,
+  ChangeError | ProtocolMismatch,
+  Scope.Scope | Node | SystemEvents | ControlStore
+>

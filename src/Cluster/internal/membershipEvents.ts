@@ -1,0 +1,40 @@
+/**
+ * What a node tells about members, from the difference of two snapshots; and the connections to those that are gone for good.
+ */
+import { Effect, FiberSet } from "effect"
+import { type Member, nodeKey } from "../../Actor/Address.ts"
+import type { SystemEvents } from "../../Actor/SystemEvents.ts"
+import type { Remoting } from "../../Remoting/Remoting.ts"
+import type { Membership } from "./membership.ts"
+import { isAlive, membersOf } from "./snapshot.ts"
+
+export const follow = Effect.fnUntraced(
+  function*(membership: Membership, events: SystemEvents["Service"], remoting: Remoting["Service"]) {
+    const fork = yield* FiberSet.makeRuntime<never>()
+    /** members that were told as Up and not yet as left */
+    const told = new Map<string, Member>()
+    let leader: string | undefined
+
+    membership.onChange((now) => {
+      const members = membersOf(now, membership.keys.kinds)
+      // Departures first: a restarted node is left, then up again.
+      for (const [key, member] of told) {
+        if (isAlive(now, key)) continue
+        told.delete(key)
+        events.publish({ _tag: "MemberLeft", member: { ...member, status: "Dead" } })
+        if (key !== membership.key) fork(remoting.shun(member.node))
+      }
+      for (const member of members) {
+        const key = nodeKey(member.node)
+        if (member.status !== "Up" || told.has(key)) continue
+        told.set(key, member)
+        events.publish({ _tag: "MemberUp", member })
+      }
+      const oldest = members.find((member) => member.status === "Up")
+      const key = oldest === undefined ? undefined : nodeKey(oldest.node)
+      if (key === leader) return
+      leader = key
+      events.publish({ _tag: "LeaderChanged", ...(oldest === undefined ? {} : { leader: oldest.node }) })
+    })
+  }
+)
