@@ -1,0 +1,37 @@
+/** Deployment: a node of one cluster, in one datacenter that knows of no other. */
+import { Layer } from "effect"
+import * as SystemEvents from "../Actor/SystemEvents.ts"
+import * as Cluster from "../Cluster/Cluster.ts"
+import * as Remoting from "../Remoting/Remoting.ts"
+import * as Transport from "../Remoting/Transport.ts"
+import * as Identity from "./internal/identity.ts"
+import * as ProcessSignals from "./internal/processSignals.edge.ts"
+import * as Rings from "./internal/rings.ts"
+
+/** The datacenter that a node without datacenters is in. */
+export const onlyDataCenter = "local"
+
+export interface ClusterNodeOptions extends Identity.Identity {
+  /** where to listen, how to be reached, who is let in */
+  readonly remoting?: Remoting.RemotingOptions | undefined
+  readonly cluster?: Cluster.ClusterOptions | undefined
+}
+
+/**
+ * A node of a cluster. Needs the `ControlStore` that all of its nodes share. Built when the node is Up; closing it leaves the
+ * cluster in order.
+ */
+export const cluster = (options: ClusterNodeOptions) =>
+  Rings.clusterNode(Remoting.layer(options.remoting), Cluster.layer(options.cluster ?? {})).pipe(
+    Layer.provideMerge(Identity.layer(options, onlyDataCenter)),
+    Layer.provide(Transport.layerTcp(options.remoting)),
+    Layer.provideMerge(SystemEvents.layer)
+  )
+
+/** `cluster` from the environment; a process that leaves on SIGTERM ends with exit code 0. */
+export const clusterConfig = Rings.clusterNode(Remoting.layerConfig, Cluster.layerConfig).pipe(
+  Layer.provideMerge(Identity.layerConfigIn(onlyDataCenter)),
+  Layer.provide(Transport.layerTcpConfig),
+  Layer.provideMerge(SystemEvents.layer),
+  Layer.provide(ProcessSignals.layerExitCode)
+)

@@ -1,0 +1,4 @@
+/** For tests of applications and of backends: whole worlds in virtual time, and the contract suites that a backend can prove itself with. */
+export * as ControlPlaneContract from "./ControlPlaneContract.ts"
+export * as SimulatedNetwork from "./SimulatedNetwork.ts"
+export * as Simulation from "./Simulation.ts"
