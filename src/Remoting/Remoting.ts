@@ -5,11 +5,27 @@
  * A call is at most once. It fails `NodeUnreachable` with `outcome: "NotSent"` when it certainly did not reach a handler (no
  * connection, wrong incarnation, authentication) and `"Unknown"` when it may have (connection lost or deadline passed in mid-call).
  */
-import { Context } from "effect"
-import type { Duration, Effect, Scope } from "effect"
+import { Clock, Context, Duration, Effect, Exit, Layer, Random, Scope, Stream } from "effect"
 import type { Rpc, RpcGroup } from "effect/rpc"
-import type { NodeAddress } from "../Actor/Address.ts"
-import type { NodeUnreachable } from "../Actor/errors.ts"
+import { ActorHost } from "../Actor/ActorHost.ts"
+import { type ActorAddress, endpoint, type NodeAddress, sameNode } from "../Actor/Address.ts"
+import { Delivery, type Message } from "../Actor/Delivery.ts"
+import { type AskError, NodeUnreachable, type SettingInvalid, type TellError } from "../Actor/errors.ts"
+import { Timeouts } from "../Actor/internal/Timeouts.ts"
+import * as Node from "../Actor/Node.ts"
+import { SystemEvents } from "../Actor/SystemEvents.ts"
+import { Entropy } from "./Entropy.edge.ts"
+import { Calls } from "./internal/calls.ts"
+import { Messages } from "./internal/messages.ts"
+import { Peers } from "./internal/peers.ts"
+import type { Session } from "./internal/session.ts"
+import * as Settings from "./Settings.ts"
+import { Transport } from "./Transport.ts"
+
+export type { RemotingOptions, RemotingSettings } from "./Settings.ts"
+
+/** What a call waits for an answer unless it says otherwise. */
+export const defaultCallTimeout = Duration.seconds(5)
 
 /** A node by address alone (an endpoint), or one particular start of a node: any other found there is `NodeUnreachable`. */
 export interface Peer {
@@ -40,3 +56,188 @@ export class Remoting extends Context.Service<Remoting, {
   /** who is connected now */
   readonly connected: Effect.Effect<ReadonlyArray<NodeAddress>>
 }>()("effect-troupe/Remoting/Remoting") {}
+
+/** Both services of the ring, for as long as the scope lives. */
+export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSettings) {
+  const transport = yield* Transport
+  const node = yield* Node.Node
+  const host = yield* ActorHost
+  const events = yield* SystemEvents
+  const inner = yield* Delivery
+  const entropy = yield* Entropy
+  const random = yield* Random.Random
+  const clock = yield* Clock.Clock
+  const context = yield* Effect.context<never>()
+  const scope = yield* Effect.scope
+  const runFork = Effect.runForkWith(context)
+  const self = node.address
+  const timeouts = new Timeouts(clock, context)
+  yield* Effect.addFinalizer(() => Effect.sync(() => timeouts.close()))
+
+  const fingerprints = () => new Map([...host.kinds().values()].map((kind) => [kind.name, kind.fingerprint] as const))
+  const messages = new Messages({
+    delivery: inner,
+    kinds: host.kinds,
+    self,
+    timeouts,
+    publish: events.publish,
+    runFork
+  })
+  const calls = new Calls({ timeouts, runFork, self: endpoint(self) })
+  const peers = new Peers({
+    transport,
+    settings,
+    self: () => ({
+      system: node.system,
+      ...self,
+      client: false,
+      maxFrameBytes: settings.maxFrameBytes,
+      windowBytes: settings.windowBytes,
+      kinds: fingerprints()
+    }),
+    scope,
+    clock,
+    random,
+    entropy,
+    publish: events.publish,
+    runFork,
+    lanes: {
+      onData: messages.onData,
+      onControl: calls.onControl,
+      onLost: messages.onLost,
+      onEnd: (session) => {
+        messages.onEnd(session)
+        calls.onEnd(session)
+      }
+    }
+  })
+  yield* Effect.forkScoped(peers.acceptAll)
+  yield* Effect.forkScoped(peers.heartbeats)
+  yield* host.kindChanges.pipe(
+    Stream.runForEach(() => Effect.sync(() => peers.kindsChanged(fingerprints()))),
+    Effect.forkScoped
+  )
+  // after the fibers, so before them when the scope closes: what is queued still leaves
+  yield* Effect.addFinalizer(() => peers.close)
+
+  const isSelf = (to: Peer) =>
+    to.incarnation === undefined && to.id === undefined
+      ? to.host === self.host && to.port === self.port
+      : to.id === self.id && (to.incarnation === undefined || to.incarnation === self.incarnation)
+
+  /** Waits until the outbox has room, at most `outboxTimeout`; a session that ended has room and fails then. */
+  const room = (session: Session): Effect.Effect<void, NodeUnreachable> =>
+    Effect.suspend(() => {
+      if (session.over !== undefined || session.hasRoom) return Effect.void
+      const waiting: Effect.Effect<void> = Effect.suspend(() =>
+        session.over !== undefined || session.hasRoom ? Effect.void : Effect.andThen(
+          Effect.callback<void>((resume) => {
+            const stop = session.whenRoom(() => resume(Exit.void))
+            return Effect.sync(stop)
+          }),
+          waiting
+        )
+      )
+      return Effect.timeoutOrElse(waiting, {
+        duration: settings.outboxTimeout,
+        orElse: () => Effect.fail(session.failure("NotSent", "the outbox is full"))
+      })
+    })
+
+  const ready = (to: ActorAddress) => Effect.tap(peers.acquire(to.node), room)
+
+  const write = (session: Session, to: ActorAddress, message: Message): Exit.Exit<void, TellError> => {
+    if (session.over !== undefined) return Exit.fail(session.failure("NotSent"))
+    const error = messages.tell(session, to, message)
+    return error === undefined ? Exit.void : Exit.fail(error)
+  }
+
+  const request = (session: Session, to: ActorAddress, message: Message, timeout: number) =>
+    Effect.callback<Exit.Exit<unknown, unknown>, AskError>((resume) => {
+      if (session.over !== undefined) return resume(Exit.fail(session.failure("NotSent")))
+      const forget = messages.ask(session, to, message, timeout, resume)
+      return Effect.sync(forget)
+    })
+
+  const delivery = Delivery.of({
+    tell: (to, message) =>
+      Effect.suspend(() => {
+        if (sameNode(to.node, self)) return inner.tell(to, message)
+        const session = peers.open(to.node)
+        if (session?.hasRoom === true) return write(session, to, message)
+        return Effect.flatMap(ready(to), (session) => write(session, to, message))
+      }),
+    ask: (to, message, timeout) =>
+      Effect.suspend(() => {
+        if (sameNode(to.node, self)) return inner.ask(to, message, timeout)
+        const session = peers.open(to.node)
+        if (session?.hasRoom === true) return request(session, to, message, timeout)
+        return ready(to).pipe(
+          Effect.timeoutOrElse({
+            duration: timeout,
+            orElse: () =>
+              Effect.fail(
+                new NodeUnreachable({
+                  node: endpoint(to.node),
+                  outcome: "NotSent",
+                  reason: `no connection within ${timeout} ms`
+                })
+              )
+          }),
+          Effect.flatMap((session) => request(session, to, message, timeout))
+        )
+      })
+  })
+
+  const call = (
+    to: Peer,
+    group: RpcGroup.RpcGroup<Rpc.Any>,
+    tag: string,
+    payload: unknown,
+    options?: { readonly timeout?: Duration.Input | undefined }
+  ): Effect.Effect<unknown, unknown> =>
+    Effect.suspend(() => {
+      const rpc = group.requests.get(tag) as Rpc.AnyWithProps | undefined
+      const timeout = Duration.toMillis(options?.timeout ?? defaultCallTimeout)
+      const refuse = (reason: string) =>
+        Effect.fail(new NodeUnreachable({ node: endpoint(to), outcome: "NotSent", reason }))
+      if (rpc === undefined) return refuse(`${tag} is not in the group`)
+      if (isSelf(to)) return calls.callSelf(rpc, payload, timeout)
+      return peers.acquire(to).pipe(
+        Effect.timeoutOrElse({ duration: timeout, orElse: () => refuse(`no connection within ${timeout} ms`) }),
+        Effect.flatMap((session) => calls.call(session, rpc, payload, timeout))
+      )
+    })
+
+  const remoting = Remoting.of({
+    serve: calls.serveGroup,
+    // the types of an rpc are those of its schemas, which encode and decode what goes through here
+    call: call as unknown as Remoting["Service"]["call"],
+    shun: (target) => Effect.sync(() => peers.shun(target)),
+    connected: Effect.sync(() => peers.connected())
+  })
+  return Context.make(Remoting, remoting).pipe(Context.add(Delivery, delivery))
+})
+
+/** Decorates the local `Delivery` and adds `Remoting`. A bad setting fails while the Layer is built. */
+export const layer = (
+  options: Settings.RemotingOptions = {}
+): Layer.Layer<Remoting | Delivery, SettingInvalid, Transport | Node.Node | ActorHost | SystemEvents | Delivery> =>
+  Layer.effectContext(Effect.flatMap(Settings.decode(options), make))
+
+/** The same, with settings from the environment. */
+export const layerConfig: Layer.Layer<
+  Remoting | Delivery,
+  SettingInvalid,
+  Transport | Node.Node | ActorHost | SystemEvents | Delivery
+> = Layer.effectContext(Effect.flatMap(Settings.config, make))
+
+/** Who this node is, at the address where its transport is bound. */
+export const layerNode = (options: Node.NodeOptions): Layer.Layer<Node.Node, never, Transport> =>
+  Layer.effect(
+    Node.Node,
+    Effect.gen(function*() {
+      const { address } = yield* Transport
+      return yield* Node.make({ ...options, host: address.host, port: address.port })
+    })
+  )

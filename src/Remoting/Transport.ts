@@ -9,10 +9,7 @@ import { Context } from "effect"
 import type { Effect, Queue, Scope } from "effect"
 import type { FrameTooLarge, NodeUnreachable } from "../Actor/errors.ts"
 
-/** Default cap of a data frame, in bytes. */
-export const defaultMaxFrameBytes = 1024 * 1024
-/** No setting may raise the cap above this, in bytes. */
-export const hardMaxFrameBytes = 16 * 1024 * 1024
+export { defaultMaxFrameBytes, hardMaxFrameBytes } from "./Limits.ts"
 
 export interface Connection {
   /** `host:port` of the other side as the transport knows it; for people only */
@@ -34,6 +31,8 @@ export interface Connection {
   readonly unsent: () => number
   /** the one listener that is called whenever `unsent` has come down to 0, and when the connection is over */
   readonly onIdle: (listener: () => void) => void
+  /** Takes no larger frame from the peer than that from now on, in bytes: little before it is known who it is. */
+  readonly limitInbound: (bytes: number) => void
   /** the frames received, at least one; fails once the connection is over and all received frames were taken */
   readonly receive: Effect.Effect<ReadonlyArray<Uint8Array>, NodeUnreachable>
   /** takes no more frames in either direction; those handed over before still leave. Idempotent */

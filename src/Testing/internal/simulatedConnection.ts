@@ -35,7 +35,9 @@ export class Direction {
   readonly queue: Array<InFlight> = []
   sender: End | undefined
   receiver: End | undefined
+  /** bytes that have not left their sender: they do on the next turn on which the link is open */
   bytes = 0
+  leaving = false
   lastDue = 0
   scheduled = false
 
@@ -52,11 +54,24 @@ export class Direction {
     this.lastDue = due
     this.queue.push({ due, content })
     if (typeof content !== "string") this.bytes += content.length
+    this.leave()
     this.resume()
+  }
+
+  private leave(): void {
+    if (this.leaving || this.bytes === 0 || !this.options.open(this.from, this.to)) return
+    this.leaving = true
+    this.options.soon(() => {
+      this.leaving = false
+      if (this.bytes === 0 || !this.options.open(this.from, this.to)) return
+      this.bytes = 0
+      this.sender!.idle()
+    })
   }
 
   /** Arranges the next delivery, if there is one and the link is open; called again when the link may have opened. */
   resume(): void {
+    this.leave()
     const head = this.queue[0]
     if (this.scheduled || head === undefined || !this.options.open(this.from, this.to)) return
     this.scheduled = true
@@ -74,7 +89,6 @@ export class Direction {
       const { content } = this.queue.shift()!
       if (typeof content === "string") last = content
       else {
-        this.bytes -= content.length
         if (resets()) return this.reset()
         onFrame?.(this.from, this.to, content)
         frames.push(content)
@@ -86,7 +100,6 @@ export class Direction {
       this.receiver!.end(last === "fin" ? "closed by the peer" : "connection reset by the peer")
       return
     }
-    if (this.bytes === 0) this.sender!.idle()
     this.resume()
   }
 
@@ -227,6 +240,8 @@ export class End {
         this.listener = listener
       },
       receive,
+      // the sender's cap is the network's own
+      limitInbound: () => {},
       close: Effect.sync(this.close)
     }
   }

@@ -1,0 +1,294 @@
+/**
+ * Who is at the other end? A pure core: `(state, frame) -> [state, commands]`.
+ *
+ *     dialer                                   acceptor
+ *       Hello(identity, nonce)        ----->
+ *                                     <-----     Welcome(identity, nonce, proof)
+ *       Proof(proof)                  ----->
+ *                                     <-----     Accepted
+ *
+ * A proof is an HMAC with the shared secret over the Hello and the Welcome as they were on the wire, under the label of the side
+ * that gives it: it cannot be replayed (nonces of both sides), reflected (labels), nor moved to another identity or version.
+ * Without a secret the proofs are empty, and only a loopback connection (or one allowed by name) is let in.
+ *
+ * Invariant: nothing but these frames is read before `Established`, and a refusal says no more than its reason.
+ */
+import { AuthenticationFailed, ProtocolMismatch } from "../../Actor/errors.ts"
+import { mac, sameBytes } from "./mac.edge.ts"
+import { Malformed, Reader, Writer } from "./wire.ts"
+
+/** Wire protocol versions that this code speaks. */
+export const versions = { minimum: 1, maximum: 1 } as const
+/** No handshake frame is larger, in bytes. */
+export const maxHandshakeBytes = 64 * 1024
+export const nonceBytes = 32
+const magic = new TextEncoder().encode("TROUPE")
+const maxText = 255
+const maxKinds = 1000
+
+export const FrameType = {
+  Hello: 1,
+  Welcome: 2,
+  Proof: 3,
+  Accepted: 4,
+  Refused: 5,
+  Ping: 16,
+  Pong: 17,
+  Data: 18,
+  Control: 19,
+  Credit: 20,
+  Kinds: 21,
+  Chunk: 22
+} as const
+
+/** What a side says about itself. */
+export interface Identity {
+  readonly system: string
+  readonly dataCenter: string
+  readonly id: string
+  readonly incarnation: string
+  readonly host: string
+  readonly port: number
+  /** an outsider that is no node: it may call, nobody can call it */
+  readonly client: boolean
+  /** largest frame it takes, in bytes */
+  readonly maxFrameBytes: number
+  /** bytes of messages it takes before it has said that it handled some */
+  readonly windowBytes: number
+  readonly kinds: ReadonlyMap<string, string>
+}
+
+export interface Config {
+  readonly self: Identity
+  readonly nonce: Uint8Array
+  /** those in force, at most two; none at all is no authentication */
+  readonly secrets: ReadonlyArray<string>
+  /** may the peer be trusted without a secret (loopback, or allowed by name)? */
+  readonly insecure: boolean
+  /** for messages */
+  readonly peer: string
+  /** the dialer's expectation; a different node there is not the one we want */
+  readonly expected?: { readonly id?: string | undefined; readonly incarnation?: string | undefined } | undefined
+  /** the acceptor's word on whether that node may come in; a text is why not */
+  readonly admit: (peer: Identity) => string | undefined
+}
+
+/** `Elsewhere` is a reason that is no fault of either side: wrong incarnation, shunned, closing. */
+export type Refusal =
+  | { readonly _tag: "Authentication"; readonly error: AuthenticationFailed }
+  | { readonly _tag: "Protocol"; readonly error: ProtocolMismatch }
+  | { readonly _tag: "Elsewhere"; readonly reason: string }
+
+export type State =
+  | { readonly _tag: "AwaitHello" }
+  | { readonly _tag: "AwaitWelcome"; readonly hello: Uint8Array }
+  | { readonly _tag: "AwaitProof"; readonly peer: Identity; readonly transcript: ReadonlyArray<Uint8Array> }
+  | { readonly _tag: "AwaitAccepted"; readonly peer: Identity }
+  | { readonly _tag: "Done" }
+
+export type Command =
+  | { readonly _tag: "Send"; readonly frame: Uint8Array }
+  | { readonly _tag: "Established"; readonly peer: Identity }
+  /** `byPeer`: the other side said so, else we did */
+  | { readonly _tag: "Refused"; readonly refusal: Refusal; readonly byPeer: boolean }
+
+type Result = readonly [State, ReadonlyArray<Command>]
+
+const writeIdentity = (writer: Writer, self: Identity, nonce: Uint8Array) => {
+  writer.text(self.system).text(self.dataCenter).text(self.id).text(self.incarnation).text(self.host).varint(self.port)
+  writer.byte(self.client ? 1 : 0).varint(self.maxFrameBytes).varint(self.windowBytes).raw(nonce)
+  // the rest of the kinds follows in Kinds frames
+  const kinds = [...self.kinds].slice(0, maxKinds)
+  writer.varint(kinds.length)
+  for (const [name, fingerprint] of kinds) writer.text(name).text(fingerprint)
+}
+
+const readIdentity = (reader: Reader): Identity => {
+  const identity = {
+    system: reader.text(maxText),
+    dataCenter: reader.text(maxText),
+    id: reader.text(maxText),
+    incarnation: reader.text(maxText),
+    host: reader.text(maxText),
+    port: reader.varint(),
+    client: reader.byte() === 1,
+    maxFrameBytes: reader.varint(),
+    windowBytes: reader.varint()
+  }
+  reader.raw(nonceBytes)
+  return { ...identity, kinds: readKinds(reader) }
+}
+
+/** Names and fingerprints of kinds; used in the handshake and when they change. */
+export const readKinds = (reader: Reader): ReadonlyMap<string, string> => {
+  const count = reader.varint()
+  if (count > maxKinds) throw new Malformed("too many kinds")
+  const kinds = new Map<string, string>()
+  for (let i = 0; i < count; i++) kinds.set(reader.text(maxText), reader.text(maxText))
+  return kinds
+}
+
+export const kindsFrame = (kinds: ReadonlyMap<string, string>): Uint8Array => {
+  const writer = new Writer().byte(FrameType.Kinds)
+  const some = [...kinds].slice(0, maxKinds)
+  writer.varint(some.length)
+  for (const [name, fingerprint] of some) writer.text(name).text(fingerprint)
+  return writer.take()
+}
+
+const refusedFrame = (refusal: Refusal): Uint8Array => {
+  const writer = new Writer().byte(FrameType.Refused)
+  switch (refusal._tag) {
+    // why a proof failed is nobody's business
+    case "Authentication":
+      return writer.byte(1).take()
+    case "Protocol":
+      return writer.byte(2).text(refusal.error.what).text(refusal.error.ours).text(refusal.error.theirs).take()
+    case "Elsewhere":
+      return writer.byte(3).text(refusal.reason.slice(0, maxText)).take()
+  }
+}
+
+const readRefused = (reader: Reader, config: Config): Refusal => {
+  switch (reader.byte()) {
+    case 1:
+      return { _tag: "Authentication", error: new AuthenticationFailed({ peer: config.peer }) }
+    case 2: {
+      const what = reader.text(maxText)
+      // "ours" was said by the other side
+      const theirs = reader.text(maxText)
+      return { _tag: "Protocol", error: new ProtocolMismatch({ what, ours: reader.text(maxText), theirs }) }
+    }
+    default:
+      return { _tag: "Elsewhere", reason: reader.text(maxText * 4) }
+  }
+}
+
+const refuse = (refusal: Refusal): Result => [
+  { _tag: "Done" },
+  [{ _tag: "Send", frame: refusedFrame(refusal) }, { _tag: "Refused", refusal, byPeer: false }]
+]
+
+const protocolMismatch = (what: string, ours: string, theirs: string): Refusal => ({
+  _tag: "Protocol",
+  error: new ProtocolMismatch({ what, ours, theirs })
+})
+
+const authenticationFailed = (config: Config): Refusal => ({
+  _tag: "Authentication",
+  error: new AuthenticationFailed({ peer: config.peer })
+})
+
+const proofBytes = 32
+
+/** One proof for each secret in force: while secrets are exchanged, the sides have one of them in common. */
+const prove = (config: Config, label: string, transcript: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const writer = new Writer()
+  for (const secret of config.secrets) writer.raw(mac(secret, label, transcript))
+  return writer.take()
+}
+
+/** Every secret is tried on every proof, so that the time does not tell which one matched. */
+const proven = (config: Config, label: string, transcript: ReadonlyArray<Uint8Array>, proofs: Uint8Array): boolean => {
+  if (config.secrets.length === 0) return proofs.length === 0 && config.insecure
+  if (proofs.length === 0 || proofs.length > 2 * proofBytes || proofs.length % proofBytes !== 0) return false
+  let matches = false
+  for (const secret of config.secrets) {
+    const expected = mac(secret, label, transcript)
+    for (let at = 0; at < proofs.length; at += proofBytes) {
+      matches = sameBytes(expected, proofs.subarray(at, at + proofBytes)) || matches
+    }
+  }
+  return matches
+}
+
+const range = (minimum: number, maximum: number) => minimum === maximum ? `${minimum}` : `${minimum} to ${maximum}`
+
+export const dial = (config: Config): Result => {
+  const writer = new Writer().byte(FrameType.Hello).raw(magic).byte(versions.minimum).byte(versions.maximum)
+  writeIdentity(writer, config.self, config.nonce)
+  const hello = writer.take()
+  return [{ _tag: "AwaitWelcome", hello }, [{ _tag: "Send", frame: hello }]]
+}
+
+export const accept = (): Result => [{ _tag: "AwaitHello" }, []]
+
+/** Throws `Malformed` for bytes that are no handshake at all: those get no answer. */
+export const step = (state: State, config: Config, frame: Uint8Array): Result => {
+  const reader = new Reader(frame)
+  const type = reader.byte()
+  if (type === FrameType.Refused && state._tag !== "AwaitHello") {
+    return [{ _tag: "Done" }, [{ _tag: "Refused", refusal: readRefused(reader, config), byPeer: true }]]
+  }
+  switch (state._tag) {
+    case "AwaitHello":
+      return type === FrameType.Hello ? onHello(config, reader, frame) : unexpected()
+    case "AwaitWelcome":
+      return type === FrameType.Welcome ? onWelcome(config, state.hello, reader, frame) : unexpected()
+    case "AwaitProof": {
+      if (type !== FrameType.Proof) return unexpected()
+      if (!proven(config, "dialer", state.transcript, reader.blob())) return refuse(authenticationFailed(config))
+      const denied = config.admit(state.peer)
+      if (denied !== undefined) return refuse({ _tag: "Elsewhere", reason: denied })
+      return [{ _tag: "Done" }, [
+        { _tag: "Send", frame: Uint8Array.of(FrameType.Accepted) },
+        { _tag: "Established", peer: state.peer }
+      ]]
+    }
+    case "AwaitAccepted":
+      return type === FrameType.Accepted
+        ? [{ _tag: "Done" }, [{ _tag: "Established", peer: state.peer }]]
+        : unexpected()
+    case "Done":
+      return unexpected()
+  }
+}
+
+const unexpected = (): never => {
+  throw new Malformed("unexpected frame")
+}
+
+const onHello = (config: Config, reader: Reader, hello: Uint8Array): Result => {
+  for (const byte of magic) if (reader.byte() !== byte) unexpected()
+  const minimum = reader.byte()
+  const maximum = reader.byte()
+  if (minimum > versions.maximum || maximum < versions.minimum) {
+    return refuse(
+      protocolMismatch("wire protocol", range(versions.minimum, versions.maximum), range(minimum, maximum))
+    )
+  }
+  const peer = readIdentity(reader)
+  // without a secret there is nothing to prove, so the connection itself must be trusted
+  if (config.secrets.length === 0 && !config.insecure) return refuse(authenticationFailed(config))
+  if (peer.system !== config.self.system) return refuse(protocolMismatch("system", config.self.system, peer.system))
+  const writer = new Writer().byte(FrameType.Welcome).byte(Math.min(maximum, versions.maximum))
+  writeIdentity(writer, config.self, config.nonce)
+  const welcome = writer.take()
+  const transcript = [hello, welcome]
+  const frame = new Writer().raw(welcome).blob(prove(config, "acceptor", transcript)).take()
+  return [{ _tag: "AwaitProof", peer, transcript }, [{ _tag: "Send", frame }]]
+}
+
+const onWelcome = (config: Config, hello: Uint8Array, reader: Reader, frame: Uint8Array): Result => {
+  const version = reader.byte()
+  if (version < versions.minimum || version > versions.maximum) {
+    return refuse(protocolMismatch("wire protocol", range(versions.minimum, versions.maximum), `${version}`))
+  }
+  const peer = readIdentity(reader)
+  const transcript = [hello, frame.subarray(0, reader.position)]
+  if (!proven(config, "acceptor", transcript, reader.blob())) return refuse(authenticationFailed(config))
+  if (peer.system !== config.self.system) return refuse(protocolMismatch("system", config.self.system, peer.system))
+  const { expected } = config
+  if (expected?.id !== undefined && expected.id !== peer.id) {
+    return refuse({ _tag: "Elsewhere", reason: `node ${peer.id} answers there` })
+  }
+  if (expected?.incarnation !== undefined && expected.incarnation !== peer.incarnation) {
+    return refuse({ _tag: "Elsewhere", reason: "another incarnation answers there" })
+  }
+  const denied = config.admit(peer)
+  if (denied !== undefined) return refuse({ _tag: "Elsewhere", reason: denied })
+  return [{ _tag: "AwaitAccepted", peer }, [{
+    _tag: "Send",
+    frame: new Writer().byte(FrameType.Proof).blob(prove(config, "dialer", transcript)).take()
+  }]]
+}

@@ -1,0 +1,598 @@
+/**
+ * The data lane: tell, ask, reply. Kinds, tags and targets are told once per session and are numbers from then on; payloads are
+ * bytes by the message's own schemas. What comes in goes to the local `Delivery`; what it does not take is a dead letter here
+ * and, for an ask, a typed reply there.
+ */
+import { Duration, Effect, Exit, Fiber } from "effect"
+import type { ActorAddress } from "../../Actor/Address.ts"
+import type { Delivery, Message } from "../../Actor/Delivery.ts"
+import {
+  ActorStopped,
+  AskError,
+  AskTimeout,
+  FrameTooLarge,
+  HandlerFailed,
+  InvalidData,
+  ProtocolMismatch,
+  type TellError
+} from "../../Actor/errors.ts"
+import { Deadline, type Timeouts } from "../../Actor/internal/Timeouts.ts"
+import type { KindDefinition, MessageDefinition } from "../../Actor/Kind.ts"
+import type { DeadLetterReason, SystemEvents } from "../../Actor/SystemEvents.ts"
+import { type Codec, codecOf, type Mode, reasonOf } from "./codec.ts"
+import type { Session } from "./session.ts"
+import { Malformed, Reader } from "./wire.ts"
+
+const Op = {
+  Kind: 1,
+  Tag: 2,
+  Target: 3,
+  ForgetTargets: 4,
+  Tell: 5,
+  Ask: 6,
+  Success: 7,
+  Failure: 8,
+  Refused: 9,
+  Cancel: 10,
+  Gone: 11
+} as const
+
+const maxKinds = 1000
+const maxTags = 10_000
+/** Targets that one session knows at a time; the sender forgets all and begins anew. */
+const maxTargets = 16_384
+/** bytes of UTF-8 */
+const maxName = 1024
+/** Asks of one peer that may be unanswered here; more are refused typed. */
+const maxServing = 65_536
+/** Room for what goes around a payload. */
+const overhead = 64
+
+interface OutTag {
+  readonly number: number
+  readonly message: MessageDefinition
+  readonly payload: Codec
+  readonly success: Codec
+  readonly error: Codec
+}
+
+interface OutKind {
+  readonly number: number
+  readonly mode: Mode
+  readonly tags: Map<string, OutTag>
+}
+
+interface InKind {
+  readonly name: string
+  readonly fingerprint: string
+  readonly mode: Mode
+}
+
+interface InTag {
+  readonly kind: InKind
+  readonly tag: string
+}
+
+interface InTarget {
+  readonly kind: InKind
+  readonly address: ActorAddress
+}
+
+interface Undeliverable {
+  readonly _tag: "Undeliverable"
+  readonly reason: DeadLetterReason
+  readonly error: AskError
+}
+
+type Decoded = Undeliverable | {
+  readonly _tag: "Decoded"
+  readonly message: Message
+  readonly definition: MessageDefinition
+}
+
+const undeliverable = (reason: DeadLetterReason, error: AskError): Undeliverable => ({
+  _tag: "Undeliverable",
+  reason,
+  error
+})
+
+class Tables {
+  readonly outKinds = new Map<KindDefinition, OutKind>()
+  readonly outTags: Array<{ readonly kind: string; readonly tag: string }> = []
+  outTargets = new Map<string, number>()
+  outNames: Array<string> = []
+  /** targets that the peer does not have any more, by key */
+  readonly gone = new Set<string>()
+  readonly inKinds: Array<InKind> = []
+  readonly inTags: Array<InTag> = []
+  inTargets: Array<InTarget> = []
+  readonly asks = new Map<number, PendingAsk>()
+  readonly serving = new Map<number, Fiber.Fiber<unknown, unknown>>()
+  nextAsk = 1
+}
+
+type Answer = (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
+
+class PendingAsk extends Deadline {
+  readonly number: number
+  readonly session: Session
+  readonly tables: Tables
+  readonly name: string
+  readonly tag: OutTag
+  readonly timeout: number
+  /** the session's batch that carries it */
+  batch = 0
+  readonly resume: Answer
+
+  constructor(session: Session, tables: Tables, name: string, tag: OutTag, timeout: number, resume: Answer) {
+    super()
+    this.number = tables.nextAsk++
+    this.session = session
+    this.tables = tables
+    this.name = name
+    this.tag = tag
+    this.timeout = timeout
+    this.resume = resume
+  }
+
+  expire(): void {
+    this.tables.asks.delete(this.number)
+    cancel(this.session, this.number)
+    this.resume(Exit.fail(
+      new AskTimeout({ name: this.name, request: this.tag.message.tag, timeout: Duration.millis(this.timeout) })
+    ))
+  }
+}
+
+const cancel = (session: Session, number: number) => {
+  if (session.over !== undefined) return
+  session.writer(overhead).byte(Op.Cancel).varint(number)
+  session.wrote()
+}
+
+const targetKey = (to: ActorAddress) => `${to.kind}\u0000${to.name}\u0000${to.placement}\u0000${to.epoch}`
+
+export interface MessagesOptions {
+  /** the local one */
+  readonly delivery: Delivery["Service"]
+  readonly kinds: () => ReadonlyMap<string, KindDefinition>
+  readonly self: ActorAddress["node"]
+  readonly timeouts: Timeouts
+  readonly publish: SystemEvents["Service"]["publish"]
+  readonly runFork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+}
+
+export class Messages {
+  readonly options: MessagesOptions
+
+  constructor(options: MessagesOptions) {
+    this.options = options
+  }
+
+  private tables(session: Session): Tables {
+    let tables = session.lanes.get(this) as Tables | undefined
+    if (tables === undefined) session.lanes.set(this, tables = new Tables())
+    return tables
+  }
+
+  // ---- out -----------------------------------------------------------------------------------------------------------------
+
+  /** Writes it into the session's outbox, which must have room. Undefined: it is there. */
+  tell(session: Session, to: ActorAddress, message: Message): TellError | undefined {
+    const prepared = this.prepare(session, to, message)
+    if (!("payload" in prepared)) return prepared
+    const { tables, tag, payload } = prepared
+    const target = this.target(session, tables, to)
+    session.writer(payload.length + overhead).byte(Op.Tell).varint(target).varint(tag.number).blob(payload)
+    session.wrote()
+    return undefined
+  }
+
+  /** The same with an answer. Returns how to forget it. */
+  ask(session: Session, to: ActorAddress, message: Message, timeout: number, resume: Answer): () => void {
+    const prepared = this.prepare(session, to, message)
+    if (!("payload" in prepared)) {
+      resume(Exit.fail(prepared))
+      return () => {}
+    }
+    const { tables, tag, payload } = prepared
+    const target = this.target(session, tables, to)
+    const ask = new PendingAsk(session, tables, to.name, tag, timeout, resume)
+    tables.asks.set(ask.number, ask)
+    this.options.timeouts.add(timeout, ask)
+    const writer = session.writer(payload.length + overhead).byte(Op.Ask).varint(target).varint(tag.number)
+    writer.varint(ask.number).varint(Math.ceil(timeout)).blob(payload)
+    ask.batch = session.batch
+    session.wrote()
+    return () => {
+      if (!tables.asks.delete(ask.number)) return
+      this.options.timeouts.cancel(ask)
+      cancel(session, ask.number)
+    }
+  }
+
+  private prepare(session: Session, to: ActorAddress, message: Message) {
+    const tables = this.tables(session)
+    if (tables.gone.size > 0 && tables.gone.has(targetKey(to))) return new ActorStopped({ name: to.name })
+    const tag = this.tag(session, tables, message)
+    if (!("number" in tag)) return tag
+    let payload: Uint8Array
+    try {
+      payload = tag.payload.encode(message.payload)
+    } catch (error) {
+      return new InvalidData({ what: `${message.kind.name}.${message.tag}`, reason: reasonOf(error) })
+    }
+    if (payload.length + overhead > session.maxMessageBytes) {
+      return new FrameTooLarge({ bytes: payload.length, limit: session.maxMessageBytes - overhead })
+    }
+    return { tables, tag, payload }
+  }
+
+  private tag(session: Session, tables: Tables, { kind, tag }: Message): OutTag | InvalidData {
+    let known = tables.outKinds.get(kind)
+    if (known === undefined) {
+      // Equal fingerprints on both sides admit the compact layout; else fields are told by name.
+      const mode: Mode = session.kinds.get(kind.name) === kind.fingerprint ? "exact" : "evolving"
+      known = { number: tables.outKinds.size, mode, tags: new Map() }
+      if (known.number >= maxKinds) {
+        return new InvalidData({ what: kind.name, reason: "too many kinds on a connection" })
+      }
+      tables.outKinds.set(kind, known)
+      session.writer(2 * maxName).byte(Op.Kind).text(kind.name).text(kind.fingerprint).byte(mode === "exact" ? 1 : 0)
+    }
+    let out = known.tags.get(tag)
+    if (out === undefined) {
+      const message = kind.messages.get(tag)
+      if (message === undefined) {
+        return new InvalidData({ what: `${kind.name}.${tag}`, reason: "is not in the protocol" })
+      }
+      out = {
+        number: tables.outTags.length,
+        message,
+        payload: codecOf(message.payload, known.mode),
+        success: codecOf(message.success, known.mode),
+        error: codecOf(message.error, known.mode)
+      }
+      if (out.number >= maxTags) return new InvalidData({ what: kind.name, reason: "too many tags on a connection" })
+      tables.outTags.push({ kind: kind.name, tag })
+      known.tags.set(tag, out)
+      session.writer(2 * maxName).byte(Op.Tag).varint(known.number).text(tag)
+    }
+    return out
+  }
+
+  private target(session: Session, tables: Tables, to: ActorAddress): number {
+    const key = targetKey(to)
+    let number = tables.outTargets.get(key)
+    if (number === undefined) {
+      if (tables.outNames.length >= maxTargets) {
+        tables.outTargets = new Map()
+        tables.outNames = []
+        session.writer(1).byte(Op.ForgetTargets)
+      }
+      number = tables.outNames.length
+      tables.outTargets.set(key, number)
+      tables.outNames.push(to.name)
+      session.writer(3 * maxName).byte(Op.Target).text(to.kind).text(to.name).varint(to.placement).varint(to.epoch)
+    }
+    return number
+  }
+
+  // ---- in ------------------------------------------------------------------------------------------------------------------
+
+  readonly onData = (session: Session, reader: Reader): void => {
+    const tables = this.tables(session)
+    let settled = 1
+    while (!reader.done) {
+      const from = reader.position
+      if (this.operation(session, tables, reader, from)) settled += reader.position - from
+    }
+    session.settled(settled)
+  }
+
+  /** One operation; false where its bytes stay charged until later. */
+  private operation(session: Session, tables: Tables, reader: Reader, from: number): boolean {
+    switch (reader.byte()) {
+      case Op.Kind: {
+        if (tables.inKinds.length >= maxKinds) throw new Malformed("too many kinds")
+        const name = reader.text(maxName)
+        const fingerprint = reader.text(maxName)
+        tables.inKinds.push({ name, fingerprint, mode: reader.byte() === 1 ? "exact" : "evolving" })
+        return true
+      }
+      case Op.Tag: {
+        if (tables.inTags.length >= maxTags) throw new Malformed("too many tags")
+        tables.inTags.push({ kind: at(tables.inKinds, reader.varint()), tag: reader.text(maxName) })
+        return true
+      }
+      case Op.Target: {
+        if (tables.inTargets.length >= maxTargets) throw new Malformed("too many targets")
+        const kind = reader.text(maxName)
+        const address: ActorAddress = {
+          kind,
+          name: reader.text(maxName),
+          node: this.options.self,
+          placement: reader.varint(),
+          epoch: reader.varint()
+        }
+        tables.inTargets.push({ kind: at(tables.inKinds, tables.inKinds.findIndex((k) => k.name === kind)), address })
+        return true
+      }
+      case Op.ForgetTargets:
+        tables.inTargets = []
+        return true
+      case Op.Tell: {
+        const target = at(tables.inTargets, reader.varint())
+        const tag = at(tables.inTags, reader.varint())
+        const payload = reader.blob()
+        return this.onTell(session, target, tag, payload, reader.position - from)
+      }
+      case Op.Ask: {
+        const target = at(tables.inTargets, reader.varint())
+        const tag = at(tables.inTags, reader.varint())
+        const number = reader.varint()
+        const timeout = reader.varint()
+        this.onAsk(session, tables, target, tag, number, timeout, reader.blob())
+        return true
+      }
+      case Op.Success:
+      case Op.Failure:
+      case Op.Refused:
+        reader.position--
+        this.onReply(tables, reader.byte(), reader.varint(), reader.blob())
+        return true
+      case Op.Cancel: {
+        const number = reader.varint()
+        const fiber = tables.serving.get(number)
+        tables.serving.delete(number)
+        fiber?.interruptUnsafe()
+        return true
+      }
+      case Op.Gone: {
+        const kind = reader.text(maxName)
+        const name = reader.text(maxName)
+        if (tables.gone.size >= maxTargets) tables.gone.clear()
+        tables.gone.add(`${kind}\u0000${name}\u0000${reader.varint()}\u0000${reader.varint()}`)
+        return true
+      }
+      default:
+        throw new Malformed("unknown operation")
+    }
+  }
+
+  /** The message as this node's own definition has it, or why it can't be. */
+  private decode({ address }: InTarget, { kind, tag }: InTag, payload: Uint8Array): Decoded {
+    const what = `${kind.name}.${tag}`
+    const definition = this.options.kinds().get(kind.name)
+    if (definition === undefined) return undeliverable("NoSuchActor", new ActorStopped({ name: address.name }))
+    const same = kind.fingerprint === definition.fingerprint
+    const mismatch = () => new ProtocolMismatch({ what, ours: kind.fingerprint, theirs: definition.fingerprint })
+    const message = definition.messages.get(tag)
+    if (message === undefined || (kind.mode === "exact" && !same)) return undeliverable("Undecodable", mismatch())
+    try {
+      const value = codecOf(message.payload, kind.mode).decode(payload)
+      return { _tag: "Decoded", message: { kind: definition, tag, payload: value }, definition: message }
+    } catch (error) {
+      // where the protocols differ, the difference is the reason
+      return undeliverable("Undecodable", same ? new InvalidData({ what, reason: reasonOf(error) }) : mismatch())
+    }
+  }
+
+  private deadLetter(target: InTarget, tag: string, reason: DeadLetterReason) {
+    this.options.publish({ _tag: "DeadLetter", to: target.address.name, kind: target.kind.name, message: tag, reason })
+  }
+
+  private onTell(session: Session, target: InTarget, tag: InTag, payload: Uint8Array, bytes: number): boolean {
+    const decoded = this.decode(target, tag, payload)
+    if (decoded._tag === "Undeliverable") {
+      this.deadLetter(target, tag.tag, decoded.reason)
+      if (decoded.reason === "NoSuchActor") this.gone(session, target)
+      return true
+    }
+    const fiber = this.options.runFork(this.options.delivery.tell(target.address, decoded.message))
+    const exit = fiber.pollUnsafe()
+    const done = (exit: Exit.Exit<void, TellError>) => {
+      if (Exit.isSuccess(exit)) return
+      const error = Exit.findErrorOption(exit)
+      const stopped = error._tag === "None" || error.value._tag === "ActorStopped"
+      this.deadLetter(
+        target,
+        tag.tag,
+        stopped ? "ActorStopped" : error.value._tag === "MailboxFull" ? "MailboxOverflow" : "Undecodable"
+      )
+      if (stopped) this.gone(session, target)
+    }
+    if (exit !== undefined) {
+      done(exit)
+      return true
+    }
+    // The mailbox has no room yet: until it takes the message, its bytes count against the peer's window.
+    fiber.addObserver((exit) => {
+      done(exit)
+      session.settled(bytes)
+    })
+    return false
+  }
+
+  /** Lets the sender know that this placement is over, so that it looks the name up again instead of sending into the void. */
+  private gone(session: Session, { address, kind }: InTarget): void {
+    // without a directory a name may come back under the same numbers
+    if (address.placement === 0 || session.over !== undefined) return
+    const writer = session.writer(3 * maxName).byte(Op.Gone).text(kind.name).text(address.name)
+    writer.varint(address.placement).varint(address.epoch)
+    session.wrote()
+  }
+
+  private onAsk(
+    session: Session,
+    tables: Tables,
+    target: InTarget,
+    tag: InTag,
+    number: number,
+    timeout: number,
+    payload: Uint8Array
+  ): void {
+    if (tables.serving.has(number)) throw new Malformed("an ask came twice")
+    const decoded = tables.serving.size >= maxServing
+      ? undeliverable("MailboxOverflow", session.failure("NotSent", "too many unanswered asks"))
+      : this.decode(target, tag, payload)
+    if (decoded._tag === "Undeliverable") {
+      if (decoded.reason !== "NoSuchActor") this.deadLetter(target, tag.tag, decoded.reason)
+      return this.refuse(session, number, decoded.error)
+    }
+    const { definition } = decoded
+    const fiber = this.options.runFork(this.options.delivery.ask(target.address, decoded.message, timeout))
+    const answer = (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => {
+      if (session.over !== undefined) return
+      if (Exit.isSuccess(exit)) return this.reply(session, number, target, definition, tag, exit.value)
+      const error = Exit.findErrorOption(exit)
+      this.refuse(
+        session,
+        number,
+        error._tag === "Some" ? error.value : new ActorStopped({ name: target.address.name })
+      )
+    }
+    const exit = fiber.pollUnsafe()
+    if (exit !== undefined) return answer(exit)
+    tables.serving.set(number, fiber)
+    fiber.addObserver((exit) => {
+      // gone from the table: the asker has given it up
+      if (tables.serving.delete(number)) answer(exit)
+    })
+  }
+
+  private reply(
+    session: Session,
+    number: number,
+    target: InTarget,
+    codec: MessageDefinition,
+    tag: InTag,
+    exit: Exit.Exit<unknown, unknown>
+  ): void {
+    const what = `reply of ${tag.kind.name}.${tag.tag}`
+    let bytes: Uint8Array
+    let op: number
+    try {
+      if (Exit.isSuccess(exit)) {
+        op = Op.Success
+        bytes = codecOf(codec.success, tag.kind.mode).encode(exit.value)
+      } else {
+        const error = Exit.findErrorOption(exit)
+        if (error._tag === "None") {
+          const reason = "the handler ended without an answer"
+          return this.refuse(
+            session,
+            number,
+            new HandlerFailed({ name: target.address.name, request: tag.tag, reason })
+          )
+        }
+        op = Op.Failure
+        bytes = codecOf(codec.error, tag.kind.mode).encode(error.value)
+      }
+    } catch (error) {
+      return this.refuse(session, number, new InvalidData({ what, reason: reasonOf(error) }))
+    }
+    if (bytes.length + overhead > session.maxMessageBytes) {
+      const limit = session.maxMessageBytes - overhead
+      return this.refuse(session, number, new FrameTooLarge({ bytes: bytes.length, limit }))
+    }
+    session.writer(bytes.length + overhead).byte(op).varint(number).blob(bytes)
+    session.wrote()
+  }
+
+  private refuse(session: Session, number: number, error: AskError): void {
+    if (session.over !== undefined) return
+    const bytes = codecOf(AskError, "evolving").encode(error)
+    session.writer(bytes.length + overhead).byte(Op.Refused).varint(number).blob(bytes)
+    session.wrote()
+  }
+
+  private onReply(tables: Tables, op: number, number: number, payload: Uint8Array): void {
+    const ask = tables.asks.get(number)
+    // too late: it has timed out or was given up
+    if (ask === undefined) return
+    tables.asks.delete(number)
+    this.options.timeouts.cancel(ask)
+    try {
+      ask.resume(
+        op === Op.Refused
+          ? Exit.fail(codecOf(AskError, "evolving").decode(payload) as AskError)
+          : Exit.succeed(
+            op === Op.Success
+              ? Exit.succeed(ask.tag.success.decode(payload))
+              : Exit.fail(ask.tag.error.decode(payload))
+          )
+      )
+    } catch (error) {
+      ask.resume(Exit.fail(new InvalidData({ what: `reply of ${ask.tag.message.tag}`, reason: reasonOf(error) })))
+    }
+  }
+
+  // ---- end -----------------------------------------------------------------------------------------------------------------
+
+  readonly onEnd = (session: Session): void => {
+    const tables = this.tables(session)
+    const asks = [...tables.asks.values()]
+    tables.asks.clear()
+    for (const ask of asks) {
+      this.options.timeouts.cancel(ask)
+      ask.resume(Exit.fail(session.failure(ask.batch > session.leftBatch ? "NotSent" : "Unknown")))
+    }
+    const serving = [...tables.serving.values()]
+    tables.serving.clear()
+    for (const fiber of serving) fiber.interruptUnsafe()
+  }
+
+  /** The messages of a batch that never left are dead letters; its asks have failed `NotSent` already. */
+  readonly onLost = (session: Session, batch: Uint8Array): void => {
+    const tables = this.tables(session)
+    const reader = new Reader(batch, 1)
+    let names = tables.outNames
+    while (!reader.done) {
+      switch (reader.byte()) {
+        case Op.Kind:
+          reader.blob()
+          reader.blob()
+          reader.byte()
+          break
+        case Op.Tag:
+          reader.varint()
+          reader.blob()
+          break
+        case Op.Target:
+        case Op.Gone:
+          reader.blob()
+          reader.blob()
+          reader.varint()
+          reader.varint()
+          break
+        case Op.ForgetTargets:
+          names = tables.outNames
+          break
+        case Op.Tell: {
+          const to = names[reader.varint()] ?? "unknown"
+          const { kind, tag } = tables.outTags[reader.varint()]!
+          reader.blob()
+          this.options.publish({ _tag: "DeadLetter", to, kind, message: tag, reason: "NodeLost" })
+          break
+        }
+        case Op.Ask:
+          for (let i = 0; i < 4; i++) reader.varint()
+          reader.blob()
+          break
+        case Op.Cancel:
+          reader.varint()
+          break
+        default:
+          reader.varint()
+          reader.blob()
+      }
+    }
+  }
+}
+
+const at = <A>(values: ReadonlyArray<A>, index: number): A => {
+  const value = values[index]
+  if (value === undefined) throw new Malformed("a number that was never given")
+  return value
+}

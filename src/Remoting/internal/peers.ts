@@ -1,0 +1,378 @@
+/**
+ * Who this node is connected to. Dials lazily, one session a peer; accepts what proves itself; beats the hearts of all with one
+ * fiber; backs off from peers that do not answer; refuses those whose lease is closed.
+ *
+ * Each side sends what it starts on the session that it dialed, and answers on the one a question came in. So the order from one
+ * node to another is that of one connection; a newer session of the same dialer ends the older one before it carries anything.
+ */
+import { type Clock, Duration, Effect, Exit, Fiber, Queue, type Random, Schedule, Scope } from "effect"
+import { type NodeAddress, nodeKey } from "../../Actor/Address.ts"
+import { NodeUnreachable } from "../../Actor/errors.ts"
+import type { SystemEvents } from "../../Actor/SystemEvents.ts"
+import { type RemotingSettings, secretsOf } from "../Settings.ts"
+import type { Connection, Transport } from "../Transport.ts"
+import * as Handshake from "./handshake.ts"
+import { Session, type SessionOptions } from "./session.ts"
+import { Malformed } from "./wire.ts"
+
+/** Connections that have not proved who they are yet; more are closed at once. */
+const maxHandshakes = 256
+/** Incarnations and endpoints that are remembered; the oldest are forgotten. */
+const maxRemembered = 10_000
+
+export interface Destination {
+  readonly host: string
+  readonly port: number
+  readonly id?: string | undefined
+  readonly incarnation?: string | undefined
+}
+
+export interface PeersOptions {
+  readonly transport: Transport["Service"]
+  readonly settings: RemotingSettings
+  readonly self: () => Handshake.Identity
+  readonly scope: Scope.Scope
+  readonly clock: Clock.Clock
+  readonly random: Random.Random
+  readonly entropy: (bytes: number) => Uint8Array
+  readonly publish: SystemEvents["Service"]["publish"]
+  readonly runFork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+  readonly lanes: Pick<SessionOptions, "onData" | "onControl" | "onEnd" | "onLost">
+}
+
+type Waiter = (exit: Exit.Exit<Session, NodeUnreachable>) => void
+
+interface Outbound {
+  session: Session | undefined
+  /** those who wait for the dial in flight; undefined: none is */
+  waiting: Set<Waiter> | undefined
+  failures: number
+  /** milliseconds, monotonic: no dial before */
+  notBefore: number
+  reason: string
+}
+
+type HandshakeError = NodeUnreachable | Handshake.Refusal
+
+const endpointOf = (to: { readonly host: string; readonly port: number }) => `${to.host}:${to.port}`
+const keyOf = (to: Destination) => `${endpointOf(to)} ${to.id ?? ""}@${to.incarnation ?? ""}`
+
+const describe = (refusal: Handshake.Refusal): string => {
+  switch (refusal._tag) {
+    case "Authentication":
+      return "authentication failed"
+    case "Protocol":
+      return `${refusal.error.what}: ours ${refusal.error.ours}, theirs ${refusal.error.theirs}`
+    case "Elsewhere":
+      return refusal.reason
+  }
+}
+
+export class Peers {
+  readonly options: PeersOptions
+  private readonly outbound = new Map<string, Outbound>()
+  /** sessions that this node dialed, by the peer's node key */
+  private readonly dialed = new Map<string, Session>()
+  /** sessions that peers dialed, by the peer's node key */
+  private readonly accepted = new Map<string, Session>()
+  private readonly shunned = new Set<string>()
+  private handshakes = 0
+  private sessions = 0
+  private closing = false
+
+  constructor(options: PeersOptions) {
+    this.options = options
+  }
+
+  private now(): number {
+    return Number(this.options.clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
+  }
+
+  all(): ReadonlyArray<Session> {
+    return [...this.dialed.values(), ...this.accepted.values()]
+  }
+
+  connected(): ReadonlyArray<NodeAddress> {
+    const nodes = new Map<string, NodeAddress>()
+    for (const { peer } of this.all()) {
+      if (peer.client) continue
+      const { dataCenter, id, incarnation, host, port } = peer
+      nodes.set(nodeKey(peer), { dataCenter, id, incarnation, host, port })
+    }
+    return [...nodes.values()]
+  }
+
+  // ---- out ---------------------------------------------------------------------------------------------------------------
+
+  /** The open session to that very incarnation, if there is one. */
+  open(node: { readonly id: string; readonly incarnation: string }): Session | undefined {
+    const session = this.dialed.get(`${node.id}@${node.incarnation}`)
+    return session === undefined || session.over !== undefined ? undefined : session
+  }
+
+  private find(to: Destination): Session | undefined {
+    if (to.id !== undefined && to.incarnation !== undefined) {
+      return this.open({ id: to.id, incarnation: to.incarnation })
+    }
+    for (const session of this.dialed.values()) {
+      if (session.over !== undefined) continue
+      if (to.id !== undefined && session.peer.id !== to.id) continue
+      if (session.peer.host === to.host && session.peer.port === to.port) return session
+    }
+    const session = this.outbound.get(keyOf(to))?.session
+    return session?.over === undefined ? session : undefined
+  }
+
+  /** A session to that peer, dialed now if need be. Fails `NotSent`. */
+  readonly acquire = (to: Destination): Effect.Effect<Session, NodeUnreachable> =>
+    Effect.suspend(() => {
+      const refuse = (reason: string) =>
+        Effect.fail(new NodeUnreachable({ node: endpointOf(to), outcome: "NotSent", reason }))
+      if (this.closing) return refuse("this node is closing")
+      if (to.id !== undefined && to.incarnation !== undefined && this.shunned.has(`${to.id}@${to.incarnation}`)) {
+        return refuse("its lease is closed")
+      }
+      const session = this.find(to)
+      if (session !== undefined) return Effect.succeed(session)
+      const key = keyOf(to)
+      let outbound = this.outbound.get(key)
+      if (outbound === undefined) {
+        outbound = { session: undefined, waiting: undefined, failures: 0, notBefore: 0, reason: "" }
+        this.outbound.set(key, outbound)
+        this.forgetOldest()
+      }
+      const own = outbound
+      if (own.waiting === undefined && this.now() < own.notBefore) return refuse(own.reason)
+      return Effect.callback<Session, NodeUnreachable>((resume) => {
+        const started = own.waiting !== undefined
+        const waiting = own.waiting ??= new Set()
+        waiting.add(resume)
+        if (!started) Fiber.runIn(this.options.runFork(this.dial(to, own, waiting)), this.options.scope)
+        return Effect.sync(() => void waiting.delete(resume))
+      })
+    })
+
+  private forgetOldest(): void {
+    if (this.outbound.size <= maxRemembered) return
+    for (const [key, outbound] of this.outbound) {
+      if (outbound.waiting === undefined && outbound.session === undefined) {
+        this.outbound.delete(key)
+        return
+      }
+    }
+  }
+
+  private dial(to: Destination, outbound: Outbound, waiting: Set<Waiter>): Effect.Effect<void> {
+    const { settings, transport } = this.options
+    const node = endpointOf(to)
+    const finish = (exit: Exit.Exit<Session, NodeUnreachable>) => {
+      if (outbound.waiting === waiting) outbound.waiting = undefined
+      const waiters = [...waiting]
+      waiting.clear()
+      for (const waiter of waiters) waiter(exit)
+    }
+    const lost = (error: HandshakeError) => {
+      const reason = error._tag === "NodeUnreachable" ? error.reason : describe(error)
+      const delay = Math.min(
+        Duration.toMillis(settings.reconnectDelay) * 2 ** Math.min(outbound.failures++, 20),
+        Duration.toMillis(settings.reconnectDelayMax)
+      )
+      outbound.reason = reason
+      // between half and all of it, so that many nodes do not come back at once
+      outbound.notBefore = this.now() + delay * (0.5 + this.options.random.nextDoubleUnsafe() / 2)
+      finish(Exit.fail(new NodeUnreachable({ node, outcome: "NotSent", reason })))
+    }
+    return Effect.gen({ self: this }, function*() {
+      const connection = yield* transport.connect(to).pipe(
+        Effect.timeoutOrElse({
+          duration: settings.dialTimeout,
+          orElse: () => Effect.fail(new NodeUnreachable({ node, outcome: "NotSent", reason: "the dial timed out" }))
+        })
+      )
+      const config = this.config(connection, { id: to.id, incarnation: to.incarnation })
+      const [peer, rest] = yield* this.shakeHands(connection, config, Handshake.dial(config))
+      const before = this.open(peer)
+      // found under another address meanwhile: that one carries on
+      if (before !== undefined) {
+        finish(Exit.succeed(before))
+        return
+      }
+      const session = this.session(connection, config.self, peer, true)
+      this.dialed.set(nodeKey(peer), session)
+      outbound.session = session
+      outbound.failures = 0
+      finish(Exit.succeed(session))
+      session.take(rest)
+      yield* session.run
+    }).pipe(
+      Effect.scoped,
+      Effect.catch((error) => Effect.sync(() => lost(error))),
+      // whatever ended the dial, nobody waits for ever
+      Effect.ensuring(
+        Effect.sync(() =>
+          finish(Exit.fail(new NodeUnreachable({ node, outcome: "NotSent", reason: "this node is closing" })))
+        )
+      )
+    )
+  }
+
+  // ---- in ----------------------------------------------------------------------------------------------------------------
+
+  /** Takes inbound connections until the scope ends. */
+  readonly acceptAll: Effect.Effect<void> = Effect.suspend(() =>
+    Queue.take(this.options.transport.accept).pipe(
+      Effect.flatMap((connection) => {
+        if (this.closing || this.handshakes >= maxHandshakes) return connection.close
+        this.handshakes++
+        return Effect.forkIn(this.admit(connection), this.options.scope)
+      }),
+      Effect.forever
+    )
+  )
+
+  private admit(connection: Connection): Effect.Effect<void> {
+    let counted = true
+    const known = () => {
+      if (counted) this.handshakes--
+      counted = false
+    }
+    return Effect.gen({ self: this }, function*() {
+      const config = this.config(connection, undefined)
+      const [peer, rest] = yield* this.shakeHands(connection, config, Handshake.accept())
+      known()
+      const key = nodeKey(peer)
+      this.accepted.get(key)?.endUnsafe("the peer has dialed anew")
+      const session = this.session(connection, config.self, peer, false)
+      this.accepted.set(key, session)
+      session.take(rest)
+      yield* session.run
+    }).pipe(
+      Effect.ensuring(Effect.andThen(Effect.sync(known), connection.close)),
+      // told by an event where it was refused
+      Effect.ignore
+    )
+  }
+
+  private config(connection: Connection, expected: Handshake.Config["expected"]): Handshake.Config {
+    const { entropy, self, settings } = this.options
+    return {
+      self: self(),
+      nonce: entropy(Handshake.nonceBytes),
+      secrets: secretsOf(settings),
+      insecure: connection.loopback || settings.allowInsecure,
+      peer: connection.peer,
+      expected,
+      admit: (peer) => this.shunned.has(nodeKey(peer)) ? "its lease is closed" : undefined
+    }
+  }
+
+  /** Runs the handshake on a fresh connection; what came after its last frame is returned too. */
+  private shakeHands(
+    connection: Connection,
+    config: Handshake.Config,
+    [first, commands]: readonly [Handshake.State, ReadonlyArray<Handshake.Command>]
+  ): Effect.Effect<readonly [Handshake.Identity, ReadonlyArray<Uint8Array>], HandshakeError> {
+    const refused = (reason: string) => this.options.publish({ _tag: "PeerRefused", peer: connection.peer, reason })
+    const unreachable = (reason: string) => new NodeUnreachable({ node: connection.peer, outcome: "NotSent", reason })
+    const perform = (commands: ReadonlyArray<Handshake.Command>) => {
+      for (const command of commands) {
+        if (command._tag === "Send") connection.offer(command.frame)
+        else if (command._tag === "Established") return Exit.succeed(command.peer)
+        else {
+          if (!command.byPeer) refused(describe(command.refusal))
+          return Exit.fail(command.refusal)
+        }
+      }
+    }
+    return Effect.gen(function*() {
+      connection.limitInbound(Handshake.maxHandshakeBytes)
+      let state = first
+      perform(commands)
+      while (true) {
+        const frames = yield* connection.receive
+        for (const [index, frame] of frames.entries()) {
+          let next: ReturnType<typeof Handshake.step>
+          try {
+            next = Handshake.step(state, config, frame)
+          } catch (error) {
+            if (!(error instanceof Malformed)) throw error
+            refused(`no handshake: ${error.message}`)
+            return yield* unreachable("does not speak this protocol")
+          }
+          state = next[0]
+          const done = perform(next[1])
+          if (done === undefined) continue
+          if (Exit.isFailure(done)) yield* connection.close
+          const peer = yield* done
+          connection.limitInbound(config.self.maxFrameBytes)
+          return [peer, frames.slice(index + 1)] as const
+        }
+      }
+    }).pipe(
+      Effect.timeoutOrElse({
+        duration: this.options.settings.handshakeTimeout,
+        orElse: () => {
+          refused("the handshake took too long")
+          return Effect.fail(unreachable("the handshake timed out"))
+        }
+      })
+    )
+  }
+
+  private session(
+    connection: Connection,
+    self: Handshake.Identity,
+    peer: Handshake.Identity,
+    dialed: boolean
+  ): Session {
+    const { lanes, settings } = this.options
+    return new Session({
+      ...lanes,
+      connection,
+      self,
+      peer,
+      dialed,
+      number: ++this.sessions,
+      outboxBytes: settings.outboxBytes,
+      now: () => this.now(),
+      onEnd: (session) => {
+        for (const outbound of this.outbound.values()) if (outbound.session === session) outbound.session = undefined
+        const sessions = dialed ? this.dialed : this.accepted
+        if (sessions.get(nodeKey(peer)) === session) sessions.delete(nodeKey(peer))
+        lanes.onEnd(session)
+      }
+    })
+  }
+
+  // ---- life --------------------------------------------------------------------------------------------------------------
+
+  /** One fiber for all: a quiet peer costs a look, not a timer. */
+  readonly heartbeats: Effect.Effect<void> = Effect.suspend(() => {
+    const interval = Duration.toMillis(this.options.settings.pingInterval)
+    const patience = Duration.toMillis(this.options.settings.pingTimeout)
+    return Effect.sync(() => {
+      const now = this.now()
+      // the dialing side asks first; the other only where it hears nothing of that
+      for (const session of this.dialed.values()) session.beat(now, interval / 2, patience)
+      for (const session of this.accepted.values()) session.beat(now, interval * 2, patience)
+    }).pipe(Effect.repeat(Schedule.spaced(interval)), Effect.asVoid)
+  })
+
+  shun(node: { readonly id: string; readonly incarnation: string }): void {
+    const key = nodeKey(node)
+    this.shunned.add(key)
+    if (this.shunned.size > maxRemembered) this.shunned.delete(this.shunned.values().next().value!)
+    this.dialed.get(key)?.endUnsafe("its lease is closed")
+    this.accepted.get(key)?.endUnsafe("its lease is closed")
+  }
+
+  kindsChanged(kinds: ReadonlyMap<string, string>): void {
+    for (const session of this.all()) session.sendControl(Handshake.kindsFrame(kinds))
+  }
+
+  /** Lets what is queued leave, then ends every session. */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    this.closing = true
+    return Effect.forEach(this.all(), (session) => session.close, { discard: true })
+  })
+}

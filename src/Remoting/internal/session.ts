@@ -1,0 +1,255 @@
+/**
+ * A connection whose two ends know each other, with its two lanes. Control frames leave first; messages are gathered in batches
+ * that leave when the transport has nothing unsent: a lone message at once, what piles up meanwhile in one frame. The peer's
+ * window bounds what it has not handled yet, so this side never has to stop reading and heartbeats never wait.
+ *
+ * Not for: what the frames mean. Data goes to `messages`, control to `calls`.
+ */
+import { Effect } from "effect"
+import { NodeUnreachable } from "../../Actor/errors.ts"
+import type { Connection } from "../Transport.ts"
+import { FrameType, type Identity, readKinds } from "./handshake.ts"
+import { Malformed, Reader, Writer } from "./wire.ts"
+
+/** A batch is sealed when it is above this, in bytes. */
+const batchBytes = 64 * 1024
+
+export interface SessionOptions {
+  readonly connection: Connection
+  readonly self: Identity
+  readonly peer: Identity
+  /** did this side dial? only such a session carries what this node starts; the peer's carry answers */
+  readonly dialed: boolean
+  /** number of this session in its node, from 1 */
+  readonly number: number
+  /** bytes of messages that may wait here before `hasRoom` is false */
+  readonly outboxBytes: number
+  /** milliseconds, monotonic */
+  readonly now: () => number
+  readonly onData: (session: Session, reader: Reader) => void
+  readonly onControl: (session: Session, reader: Reader) => void
+  readonly onEnd: (session: Session) => void
+  /** a batch that never left, for the dead letters in it */
+  readonly onLost: (session: Session, batch: Uint8Array) => void
+}
+
+export class Session {
+  readonly options: SessionOptions
+  readonly connection: Connection
+  readonly peer: Identity
+  /** the peer's kinds, by name; replaced when it registers more */
+  kinds: ReadonlyMap<string, string>
+  over: string | undefined
+  /** milliseconds of the last word from the peer */
+  heard: number
+  /** milliseconds of the last question for a sign of life */
+  private asked: number | undefined
+  private control: Array<Uint8Array> = []
+  private open = new Writer(1024)
+  private sealed: Array<Uint8Array> = []
+  private queuedBytes = 0
+  /** batches sealed or open so far, and handed to the transport so far: what is above the second certainly did not leave */
+  batch = 1
+  leftBatch = 0
+  private credit: number
+  private handled = 0
+  private unsettled = 0
+  private readonly waiting = new Set<() => void>()
+  private flushing = false
+  /** attachments of the two lanes */
+  readonly lanes = new Map<unknown, unknown>()
+
+  constructor(options: SessionOptions) {
+    this.options = options
+    this.connection = options.connection
+    this.peer = options.peer
+    this.kinds = options.peer.kinds
+    this.heard = options.now()
+    this.credit = options.peer.windowBytes
+    this.connection.onIdle(() => this.flush())
+  }
+
+  get maxMessageBytes(): number {
+    return Math.min(this.peer.maxFrameBytes, this.options.self.maxFrameBytes) - 1
+  }
+
+  failure(outcome: "NotSent" | "Unknown", reason = this.over ?? "the connection is over"): NodeUnreachable {
+    return new NodeUnreachable({ node: `${this.peer.host}:${this.peer.port}`, outcome, reason })
+  }
+
+  // ---- out ---------------------------------------------------------------------------------------------------------------
+
+  sendControl(frame: Uint8Array, urgent = false): void {
+    if (this.over !== undefined) return
+    if (urgent) this.control.unshift(frame)
+    else this.control.push(frame)
+    if (this.connection.unsent() === 0) this.flush()
+  }
+
+  /** Has this control frame not left yet? Takes it back if so. */
+  takeBack(frame: Uint8Array): boolean {
+    const index = this.control.indexOf(frame)
+    if (index >= 0) this.control.splice(index, 1)
+    return index >= 0
+  }
+
+  get hasRoom(): boolean {
+    return this.queuedBytes + this.open.length <= this.options.outboxBytes
+  }
+
+  /** Called once when there is room again, or the session is over. Returns how to stop. */
+  whenRoom(listener: () => void): () => void {
+    this.waiting.add(listener)
+    return () => void this.waiting.delete(listener)
+  }
+
+  /** Where the next message of at most `bytes` is written; `wrote` must follow. */
+  writer(bytes: number): Writer {
+    if (this.open.length > 0 && this.open.length + bytes > this.maxMessageBytes) this.seal()
+    if (this.open.length === 0) this.open.byte(FrameType.Data)
+    return this.open
+  }
+
+  wrote(): void {
+    if (this.open.length >= batchBytes) this.seal()
+    if (this.connection.unsent() === 0) this.flush()
+  }
+
+  private seal(): void {
+    const batch = this.open.take()
+    this.queuedBytes += batch.length
+    this.sealed.push(batch)
+    this.batch++
+  }
+
+  private flush(): void {
+    if (this.over !== undefined || this.flushing) return
+    this.flushing = true
+    const { connection } = this
+    while (this.control.length > 0) connection.offer(this.control.shift()!)
+    while (this.credit > 0 && connection.unsent() < batchBytes && (this.sealed.length > 0 || this.open.length > 0)) {
+      if (this.sealed.length === 0) this.seal()
+      const batch = this.sealed.shift()!
+      this.queuedBytes -= batch.length
+      this.credit -= batch.length
+      this.leftBatch++
+      connection.offer(batch)
+    }
+    this.flushing = false
+    if (this.waiting.size > 0 && this.hasRoom) this.wakeWaiting()
+  }
+
+  private wakeWaiting(): void {
+    const listeners = [...this.waiting]
+    this.waiting.clear()
+    for (const listener of listeners) listener()
+  }
+
+  // ---- in ----------------------------------------------------------------------------------------------------------------
+
+  /** Reads until the connection is over. */
+  readonly run: Effect.Effect<void> = Effect.suspend(() =>
+    this.connection.receive.pipe(
+      Effect.flatMap((frames) => Effect.sync(() => this.take(frames))),
+      Effect.forever,
+      Effect.catch((error) => this.end(error.reason))
+    )
+  )
+
+  take(frames: ReadonlyArray<Uint8Array>): void {
+    this.heard = this.options.now()
+    this.asked = undefined
+    for (const frame of frames) if (this.over === undefined) this.onFrame(frame)
+  }
+
+  private onFrame(frame: Uint8Array): void {
+    try {
+      const reader = new Reader(frame)
+      switch (reader.byte()) {
+        case FrameType.Data:
+          this.unsettled += frame.length
+          // a peer that knows the window never goes more than one frame beyond it
+          if (this.unsettled > this.options.self.windowBytes + this.options.self.maxFrameBytes) {
+            throw new Malformed("more than the window")
+          }
+          return this.options.onData(this, reader)
+        case FrameType.Control:
+          return this.options.onControl(this, reader)
+        case FrameType.Ping:
+          return this.sendControl(Uint8Array.of(FrameType.Pong), true)
+        case FrameType.Pong:
+          return
+        case FrameType.Credit:
+          return this.onCredit(reader.varint())
+        case FrameType.Kinds:
+          this.kinds = readKinds(reader)
+          return
+        default:
+          throw new Malformed("unknown frame type")
+      }
+    } catch (error) {
+      if (!(error instanceof Malformed)) throw error
+      this.endUnsafe(`protocol violation: ${error.message}`)
+    }
+  }
+
+  private onCredit(bytes: number): void {
+    this.credit = Math.min(this.credit + bytes, this.peer.windowBytes)
+    this.flush()
+  }
+
+  /** Messages of that many bytes are no longer held here: the peer may send as many again. */
+  settled(bytes: number): void {
+    this.unsettled -= bytes
+    this.handled += bytes
+    if (this.handled * 4 < this.options.self.windowBytes) return
+    this.sendControl(new Writer().byte(FrameType.Credit).varint(this.handled).take())
+    this.handled = 0
+  }
+
+  /**
+   * One beat of the heart: asks a peer that has been quiet for `quiet` milliseconds, and gives it up where it does not answer
+   * within `patience`. Counted from the question, so that a pause of this side is not held against the other.
+   */
+  beat(now: number, quiet: number, patience: number): void {
+    if (this.asked !== undefined) {
+      if (now - this.asked >= patience) this.endUnsafe(`no sign of life for ${Math.round(now - this.heard)} ms`)
+    } else if (now - this.heard >= quiet) {
+      this.asked = now
+      this.sendControl(Uint8Array.of(FrameType.Ping), true)
+    }
+  }
+
+  // ---- end ---------------------------------------------------------------------------------------------------------------
+
+  /** Ends it for this side at once; what was not handed to the transport is lost, and told so. Idempotent. */
+  endUnsafe(reason: string): void {
+    if (this.over !== undefined) return
+    this.over = reason
+    Effect.runSync(this.connection.close)
+    if (this.open.length > 0) this.seal()
+    const lost = this.sealed
+    this.sealed = []
+    this.options.onEnd(this)
+    for (const batch of lost) this.options.onLost(this, batch)
+    this.wakeWaiting()
+  }
+
+  end(reason: string): Effect.Effect<void> {
+    return Effect.sync(() => this.endUnsafe(reason))
+  }
+
+  /** Hands over all that the peer's window admits, then ends. */
+  readonly close: Effect.Effect<void> = Effect.sync(() => {
+    if (this.over !== undefined) return
+    while (this.control.length > 0) this.connection.offer(this.control.shift()!)
+    if (this.open.length > 0) this.seal()
+    while (this.sealed.length > 0 && this.credit > 0) {
+      const batch = this.sealed.shift()!
+      this.credit -= batch.length
+      this.leftBatch++
+      this.connection.offer(batch)
+    }
+    this.endUnsafe("closed by this side")
+  })
+}

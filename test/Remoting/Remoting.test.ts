@@ -1,0 +1,270 @@
+// Calls, handshake, heartbeats and refusals between nodes, in virtual time.
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Exit, Fiber, Layer, Redacted, Schema, Scope } from "effect"
+import { Rpc, RpcGroup } from "effect/rpc"
+import { TestClock } from "effect/testing"
+import { Delivery } from "../../src/Actor/Delivery.ts"
+import { NodeUnreachable } from "../../src/Actor/errors.ts"
+import { Node } from "../../src/Actor/Node.ts"
+import { Remoting } from "../../src/Remoting/Remoting.ts"
+import { Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
+import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
+import { simulatedHarness, startNode } from "./support.ts"
+
+class Odd extends Schema.TaggedError<Odd>()("Odd", { n: Schema.Int }) {}
+
+class Group extends RpcGroup.make(
+  Rpc.make("Half", { payload: { n: Schema.Int }, success: Schema.Int, error: Odd }),
+  Rpc.make("Hang", {}),
+  Rpc.make("Boom", {})
+) {}
+
+const interrupted: Array<string> = []
+const handlers = Group.toLayer({
+  Half: ({ n }) => n % 2 === 0 ? Effect.succeed(n / 2) : Effect.fail(new Odd({ n })),
+  Hang: () => Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted.push("Hang"))),
+  Boom: () => Effect.die(new Error("kaboom"))
+})
+
+const remotingOf = (node: Context.Context<Remoting>) => Context.get(node, Remoting)
+const addressOf = (node: Context.Context<Node>) => Context.get(node, Node).address
+
+/** Runs an effect and moves the clock until it is done. */
+const settle = <A, E, R>(effect: Effect.Effect<A, E, R>, steps = 100) =>
+  Effect.gen(function*() {
+    const fiber = yield* Effect.forkChild(Effect.exit(effect), { startImmediately: true })
+    for (let i = 0; i < steps && fiber.pollUnsafe() === undefined; i++) yield* pass
+    assert.isDefined(fiber.pollUnsafe(), "is done")
+    return yield* Fiber.join(fiber)
+  })
+
+/** Lets some time and many turns pass. */
+const pass = Effect.repeat(TestClock.adjust("10 millis"), { times: 20 })
+
+const failure = <A, E>(exit: Exit.Exit<A, E>): E => {
+  assert.isTrue(Exit.isFailure(exit))
+  const error = Exit.findErrorOption(exit as Exit.Exit<never, E>)
+  assert.isTrue(error._tag === "Some", "a typed failure")
+  return (error as { value: E }).value
+}
+
+const served = Effect.fnUntraced(function*() {
+  const harness = yield* simulatedHarness()
+  const scope = yield* Scope.make()
+  yield* remotingOf(harness.b).serve(Group).pipe(
+    Effect.provide(handlers),
+    Scope.provide(scope)
+  )
+  return { ...harness, scope, remoting: remotingOf(harness.a), b: addressOf(harness.b), nodeB: harness.b }
+})
+
+describe("Remoting.call", () => {
+  it.effect("answers with success and typed error, here and there", () =>
+    Effect.gen(function*() {
+      const { remoting, b, nodeB } = yield* served()
+      assert.strictEqual(yield* remoting.call(b, Group, "Half", { n: 8 }), 4)
+      const error = failure(yield* Effect.exit(remoting.call(b, Group, "Half", { n: 7 })))
+      assert.isTrue(error instanceof Odd && error.n === 7)
+      assert.strictEqual(yield* remotingOf(nodeB).call(b, Group, "Half", { n: 10 }), 5)
+    }))
+
+  it.effect("by endpoint alone reaches whoever is there", () =>
+    Effect.gen(function*() {
+      const { remoting, b } = yield* served()
+      assert.strictEqual(yield* remoting.call({ host: b.host, port: b.port }, Group, "Half", { n: 2 }), 1)
+      assert.deepStrictEqual((yield* remoting.connected).map((node) => node.id), ["b"])
+    }))
+
+  it.effect("a defect of a handler fails that call only", () =>
+    Effect.gen(function*() {
+      const { remoting, b } = yield* served()
+      const hanging = yield* Effect.forkChild(remoting.call(b, Group, "Hang", undefined), { startImmediately: true })
+      const died = failure(yield* settle(remoting.call(b, Group, "Boom", undefined)))
+      assert.isTrue(died instanceof NodeUnreachable && died.outcome === "Unknown" && died.reason.includes("kaboom"))
+      assert.isUndefined(hanging.pollUnsafe())
+      yield* Fiber.interrupt(hanging)
+    }))
+
+  it.effect("the deadline is Unknown to the caller and interrupts the handler", () =>
+    Effect.gen(function*() {
+      const { remoting, b } = yield* served()
+      interrupted.length = 0
+      const late = failure(yield* settle(remoting.call(b, Group, "Hang", undefined, { timeout: "1 second" })))
+      assert.strictEqual((late as NodeUnreachable).outcome, "Unknown")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(interrupted, ["Hang"])
+    }))
+
+  it.effect("interrupting the caller interrupts the handler", () =>
+    Effect.gen(function*() {
+      const { remoting, b } = yield* served()
+      interrupted.length = 0
+      const calling = yield* Effect.forkChild(remoting.call(b, Group, "Hang", undefined), { startImmediately: true })
+      yield* pass
+      yield* Fiber.interrupt(calling)
+      yield* pass
+      assert.deepStrictEqual(interrupted, ["Hang"])
+    }))
+
+  it.effect("a server that stops is a typed failure, not an interruption; what is not served is NotSent", () =>
+    Effect.gen(function*() {
+      const { remoting, b, scope } = yield* served()
+      const hanging = yield* Effect.forkChild(Effect.exit(remoting.call(b, Group, "Hang", undefined)), {
+        startImmediately: true
+      })
+      yield* pass
+      yield* Scope.close(scope, Exit.void)
+      const stopped = failure(yield* settle(Fiber.join(hanging).pipe(Effect.flatten)))
+      assert.strictEqual((stopped as NodeUnreachable).outcome, "Unknown")
+      const missing = failure(yield* settle(remoting.call(b, Group, "Half", { n: 2 })))
+      assert.strictEqual((missing as NodeUnreachable).outcome, "NotSent")
+    }))
+
+  it.effect("{a} | {b} => calls in flight are Unknown within seconds, later ones NotSent, and all is well once healed", () =>
+    Effect.gen(function*() {
+      const { network, remoting, b } = yield* served()
+      assert.strictEqual(yield* remoting.call(b, Group, "Half", { n: 2 }), 1)
+      network.partition(["a"], ["b"])
+      const cut = failure(yield* settle(remoting.call(b, Group, "Half", { n: 4 }, { timeout: "1 minute" })))
+      assert.strictEqual((cut as NodeUnreachable).outcome, "Unknown")
+      const down = failure(yield* settle(remoting.call(b, Group, "Half", { n: 4 })))
+      assert.strictEqual((down as NodeUnreachable).outcome, "NotSent")
+      network.heal()
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(yield* remoting.call(b, Group, "Half", { n: 2 }), 1)
+    }))
+
+  it.effect("with latency it takes a round trip of virtual time", () =>
+    Effect.gen(function*() {
+      const harness = yield* simulatedHarness({ network: { latency: "20 millis" } })
+      yield* remotingOf(harness.b).serve(Group).pipe(Effect.provide(handlers))
+      const to = addressOf(harness.b)
+      yield* settle(remotingOf(harness.a).call(to, Group, "Half", { n: 2 }))
+      const calling = yield* Effect.forkChild(remotingOf(harness.a).call(to, Group, "Half", { n: 2 }), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("39 millis")
+      assert.isUndefined(calling.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(yield* Fiber.join(calling), 1)
+    }))
+})
+
+describe("who is let in", () => {
+  const pair = Effect.fnUntraced(function*(a: Parameters<typeof startNode>[2], b: Parameters<typeof startNode>[2]) {
+    const network = yield* SimulatedNetwork.make({ seed: 5 })
+    const nodeA = yield* startNode(network, "a", a)
+    const nodeB = yield* startNode(network, "b", b)
+    yield* remotingOf(nodeB).serve(Group).pipe(Effect.provide(handlers))
+    const exit = yield* settle(remotingOf(nodeA).call(addressOf(nodeB), Group, "Half", { n: 2 }))
+    const refused = (node: Context.Context<Recorders>) =>
+      Context.get(node, Recorders).events.flatMap((event) => event._tag === "PeerRefused" ? [event.reason] : [])
+    return { exit, a: refused(nodeA), b: refused(nodeB) }
+  })
+  const secret = (text: string) => ({ remoting: { secret: Redacted.make(text) } })
+
+  it.effect("the same secret", () =>
+    Effect.gen(function*() {
+      assert.isTrue(Exit.isSuccess((yield* pair(secret("s"), secret("s"))).exit))
+    }))
+
+  it.effect("not another secret, nor none: NotSent with that reason, PeerRefused there", () =>
+    Effect.gen(function*() {
+      for (const [x, y] of [[secret("s"), secret("t")], [secret("s"), {}], [{}, secret("s")]] as const) {
+        const { exit, a, b } = yield* pair(x, y)
+        const error = failure(exit) as NodeUnreachable
+        assert.strictEqual(error.outcome, "NotSent")
+        assert.include(error.reason, "authentication failed")
+        assert.deepStrictEqual([...a, ...b], ["authentication failed"])
+      }
+    }))
+
+  it.effect("an old secret while the new one is rolled out, in both directions", () =>
+    Effect.gen(function*() {
+      const both = { remoting: { secret: Redacted.make("new"), previousSecret: Redacted.make("old") } }
+      for (
+        const [x, y] of [[secret("old"), both], [both, secret("old")], [both, both], [secret("new"), both]] as const
+      ) {
+        assert.isTrue(Exit.isSuccess((yield* pair(x, y)).exit))
+      }
+      assert.isTrue(Exit.isFailure((yield* pair(secret("other"), both)).exit))
+    }))
+
+  it.effect("not another system", () =>
+    Effect.gen(function*() {
+      const { exit, b } = yield* pair({ system: "one" }, { system: "two" })
+      assert.include((failure(exit) as NodeUnreachable).reason, "system: ours one, theirs two")
+      assert.deepStrictEqual(b, ["system: ours two, theirs one"])
+    }))
+
+  it.effect("not an incarnation whose lease is closed, in either direction", () =>
+    Effect.gen(function*() {
+      const harness = yield* simulatedHarness()
+      const [a, b] = [remotingOf(harness.a), remotingOf(harness.b)]
+      yield* a.serve(Group).pipe(Effect.provide(handlers))
+      yield* b.serve(Group).pipe(Effect.provide(handlers))
+      yield* a.call(addressOf(harness.b), Group, "Half", { n: 2 })
+      yield* a.shun(addressOf(harness.b))
+      yield* pass
+      assert.deepStrictEqual(yield* b.connected, [])
+      const out = failure(yield* settle(a.call(addressOf(harness.b), Group, "Half", { n: 2 })))
+      assert.include((out as NodeUnreachable).reason, "lease is closed")
+      const back = failure(yield* settle(b.call(addressOf(harness.a), Group, "Half", { n: 2 })))
+      assert.include((back as NodeUnreachable).reason, "lease is closed")
+    }))
+})
+
+describe("a node that restarts", () => {
+  it.effect("is another incarnation: the old address fails NotSent, the new one works", () =>
+    Effect.gen(function*() {
+      const network = yield* SimulatedNetwork.make({ seed: 5 })
+      const a = yield* startNode(network, "a")
+      const scope = yield* Scope.make()
+      const old = yield* startNode(network, "b", { scope })
+      const delivery = Context.get(a, Delivery)
+      const at = (node: Context.Context<Node>) => ({
+        kind: Recorder.name,
+        name: "x",
+        node: addressOf(node),
+        placement: 1,
+        epoch: 1
+      })
+      const put = { kind: Recorder, tag: "Put", payload: { n: 1 } }
+      yield* delivery.tell(at(old), put)
+      network.crash("b")
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("1 second")
+      const fresh = yield* startNode(network, "b")
+      assert.notStrictEqual(addressOf(fresh).incarnation, undefined)
+      const exit = yield* settle(delivery.tell({ ...at(old), node: { ...addressOf(old), incarnation: "gone" } }, put))
+      assert.strictEqual((failure(exit) as NodeUnreachable).outcome, "NotSent")
+      yield* settle(delivery.tell(at(fresh), put))
+      yield* pass
+      assert.strictEqual(Context.get(fresh, Recorders).received.length, 1)
+    }))
+})
+
+describe("same seed, same run", () => {
+  const run = (seed: number) =>
+    Effect.gen(function*() {
+      const trace: Array<string> = []
+      const network = yield* SimulatedNetwork.make({
+        seed,
+        latency: "5 millis",
+        jitter: "10 millis",
+        onFrame: (from, to, frame) => trace.push(`${from} ${to} ${Buffer.from(frame).toString("hex")}`)
+      })
+      const a = yield* startNode(network, "a")
+      const b = yield* startNode(network, "b")
+      yield* remotingOf(b).serve(Group).pipe(Effect.provide(handlers))
+      for (let n = 0; n < 20; n++) yield* settle(remotingOf(a).call(addressOf(b), Group, "Half", { n: n * 2 }))
+      return trace.join("\n")
+    }).pipe(Effect.scoped, Effect.provide(Layer.fresh(TestClock.layer())))
+
+  it.effect("frames are the same to the byte, and another seed differs", () =>
+    Effect.gen(function*() {
+      const first = yield* run(1)
+      assert.strictEqual(yield* run(1), first)
+      assert.isTrue(first.length > 1000)
+    }))
+})

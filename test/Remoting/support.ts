@@ -1,0 +1,51 @@
+// Nodes with recorders on the simulated network.
+import { Effect, Layer, Random, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import * as Remoting from "../../src/Remoting/Remoting.ts"
+import type { RemotingOptions } from "../../src/Remoting/Settings.ts"
+import { type ContractNode, type Harness, layerRecorders, Recorder } from "../../src/Testing/DeliveryContract.ts"
+import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
+
+export interface NodeOptions {
+  readonly remoting?: RemotingOptions
+  readonly system?: string
+  readonly kind?: typeof Recorder
+  readonly scope?: Scope.Scope
+}
+
+/** Starts a node on a host of that network; it lives as long as the scope. */
+export const startNode = Effect.fnUntraced(
+  function*(network: SimulatedNetwork.SimulatedNetwork, host: string, options: NodeOptions = {}) {
+    const scope = options.scope ?? (yield* Effect.scope)
+    const random = yield* Random.Random.pipe(Random.withSeed(`test/${host}`))
+    const layer = Remoting.layer(options.remoting ?? {}).pipe(
+      Layer.provideMerge(Layer.mergeAll(
+        Remoting.layerNode({ system: options.system ?? "test", dataCenter: "dc", id: host }),
+        layerRecorders(options.kind)
+      )),
+      Layer.provide(network.layer(host))
+    )
+    const context = yield* Layer.buildWithScope(layer, scope).pipe(
+      Effect.provideService(Random.Random, random),
+      Effect.provideService(SimulatedNetwork.Entropy, SimulatedNetwork.entropyOf(random))
+    )
+    return context as ContractNode
+  }
+)
+
+export const simulatedHarness = Effect.fnUntraced(
+  function*(options: { readonly network?: SimulatedNetwork.Options; readonly remoting?: RemotingOptions } = {}) {
+    const network = yield* SimulatedNetwork.make({ seed: 1, ...options.network })
+    const nodeOptions = options.remoting === undefined ? {} : { remoting: options.remoting }
+    const a = yield* startNode(network, "a", nodeOptions)
+    const b = yield* startNode(network, "b", nodeOptions)
+    const harness: Harness = {
+      a,
+      b,
+      reset: Effect.sync(() => network.reset(["a"], ["b"])),
+      crashB: Effect.sync(() => network.crash("b")),
+      pass: (duration) => TestClock.adjust(duration)
+    }
+    return { ...harness, network }
+  }
+)
