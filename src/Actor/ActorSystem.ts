@@ -89,7 +89,7 @@ export class ActorSystem extends Context.Service<ActorSystem, {
     readonly timeout?: Duration.Input | undefined
   }) => Effect.Effect<void, DataCenterNotReady>
   /** Registers a behaviour for as long as the scope lives. `Kind.toLayer` is the way to call it. */
-  readonly register: (registration: Registration) => Effect.Effect<void, never, Scope.Scope>
+  readonly register: (behavior: Omit<Registration, "host">) => Effect.Effect<void, never, Scope.Scope>
 }>()("effect-troupe/Actor/ActorSystem") {}
 
 export const make = Effect.gen(function*() {
@@ -161,7 +161,7 @@ export const make = Effect.gen(function*() {
     dataCenterReady: topology.dataCenterReady,
     dataCenterLastRefresh: topology.dataCenterLastRefresh,
     awaitDataCenter: topology.awaitDataCenter,
-    register: (registration) => host.register(registration)
+    register: (behavior) => host.register(behavior)
   })
 })
 

@@ -46,6 +46,10 @@ class Extras {
   /** when it was restarted, within the window */
   restarts: Array<number> = []
   deadline: Deadline | undefined = undefined
+  /** of the start that is under way */
+  starting: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  /** a scope is being closed: what comes next is decided when that is done */
+  closing = false
 }
 
 /** A deadline that calls back. */
@@ -60,39 +64,139 @@ class Alarm extends Deadline {
   }
 }
 
+/**
+ * What handling takes, lent to a cell for a turn and, where a handler suspends, until its fiber ends. So an idle cell is small,
+ * and the loop over a mailbox is made once a worker, not once a cell.
+ */
+export class Worker {
+  cell: Cell | undefined = undefined
+  fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  /** its code is on the stack: what ends or restarts the cell waits for `settle` */
+  running = false
+  current: Envelope | undefined = undefined
+  private upcoming: Effect.Effect<unknown, unknown> | undefined = undefined
+  private left = 0
+
+  /** Handles up to `limit` messages; how many it began. */
+  turn(cell: Cell, limit: number): number {
+    this.cell = cell
+    this.left = limit
+    this.running = true
+    const effect = this.next(cell)
+    if (effect !== undefined) {
+      // The last message needs no loop around it.
+      const run = cell.depth === 0 || this.left === 0 ? effect : this.drain(effect)
+      const fiber = cell.runFork(run)
+      const exit = fiber.pollUnsafe()
+      if (exit === undefined) {
+        this.fiber = fiber
+        if (cell.status === Status.Ready) cell.status = Status.Busy
+        fiber.addObserver(this.onExit)
+      } else this.completed(cell, exit)
+    }
+    this.running = false
+    return limit - this.left
+  }
+
+  /** Handles what completes without a fiber; the first effect that needs one, else undefined. */
+  private next(cell: Cell): Effect.Effect<unknown, unknown> | undefined {
+    while (cell.status <= Status.Busy && this.left > 0 && cell.depth > 0 && !cell.registration.host.queue.held) {
+      this.left--
+      const envelope = cell.take()
+      let effect: Effect.Effect<unknown, unknown>
+      const handler = cell.handlers![envelope.tag]
+      if (handler === undefined) {
+        cell.unknown(envelope)
+        continue
+      }
+      this.current = envelope
+      try {
+        effect = handler(envelope.payload) as Effect.Effect<unknown, unknown>
+      } catch (defect) {
+        effect = Exit.die(defect)
+      }
+      if (!Exit.isExit(effect)) return effect
+      this.completed(cell, effect)
+    }
+    return undefined
+  }
+
+  /** `first` and then whatever follows in the mailbox, in one fiber. */
+  private drain(first: Effect.Effect<unknown, unknown>): Effect.Effect<unknown, unknown> {
+    this.upcoming = first
+    return this.loop
+  }
+
+  private readonly loop: Effect.Effect<void, unknown> = Effect.whileLoop({
+    while: () => this.upcoming !== undefined,
+    body: () => this.upcoming!,
+    step: (value) => {
+      const cell = this.cell!
+      this.completed(cell, Exit.succeed(value))
+      this.upcoming = this.next(cell)
+    }
+  })
+
+  /** The current message's handler has ended; without a current message it was the loop that did. */
+  private completed(cell: Cell, exit: Exit.Exit<unknown, unknown>): void {
+    const envelope = this.current
+    if (envelope === undefined) return
+    this.current = undefined
+    if (exit._tag === "Success") return envelope.reply(exit)
+    this.upcoming = undefined
+    cell.unhandled(envelope, exit)
+  }
+
+  private readonly onExit = (exit: Exit.Exit<unknown, unknown>): void => {
+    const cell = this.cell!
+    this.fiber = undefined
+    if (cell.status === Status.Busy) cell.status = Status.Ready
+    this.running = true
+    this.completed(cell, exit)
+    this.running = false
+    cell.worker = undefined
+    cell.registration.host.giveBack(this)
+    cell.settle()
+  }
+}
+
 export class Cell implements HostedActor {
-  readonly address: ActorAddress
   readonly spec: SpawnSpec
-  readonly host: Host
   readonly registration: Registration
+  readonly placement: number
+  readonly epoch: number
   status: Status = Status.Starting
-  private readonly mailbox = new Ring<Envelope>()
-  private handlers: HandlerTable | undefined = undefined
+  handlers: HandlerTable | undefined = undefined
+  worker: Worker | undefined = undefined
+  /** the behaviour is being built on the stack: the end waits for it */
+  private building = false
+  private mailbox: Ring<Envelope> | undefined = undefined
   private scope: Scope.Closeable | undefined = undefined
   private context: Context.Context<never> | undefined = undefined
-  private fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
-  private current: Envelope | undefined = undefined
-  private upcoming: Effect.Effect<unknown, unknown> | undefined = undefined
-  private loop: Effect.Effect<void, unknown> | undefined = undefined
-  private left = 0
-  /** code of this cell is on the stack: what ends or restarts it waits for `settle` */
-  private active = false
-  /** a scope is being closed: what comes next is decided when that is done */
-  private closing = false
   private extras: Extras | undefined = undefined
 
-  constructor(host: Host, registration: Registration, address: ActorAddress, spec: SpawnSpec) {
-    this.host = host
+  constructor(registration: Registration, spec: SpawnSpec, placement: number, epoch: number) {
     this.registration = registration
-    this.address = address
     this.spec = spec
+    this.placement = placement
+    this.epoch = epoch
   }
 
+  /** Made on demand: most actors are never asked for it. */
+  get address(): ActorAddress {
+    const { kind, name } = this.spec
+    return { kind, name, node: this.host.node, placement: this.placement, epoch: this.epoch }
+  }
+
+  get host(): Host {
+    return this.registration.host
+  }
+
+  /** messages that wait */
   get depth(): number {
-    return this.mailbox.size
+    return this.mailbox === undefined ? 0 : this.mailbox.size
   }
 
-  /** does it take messages in? */
   get accepts(): boolean {
     return this.status < Status.Stopping
   }
@@ -111,89 +215,57 @@ export class Cell implements HostedActor {
   /** Takes the message in; false: the actor ends or has ended, and the message was not accepted. */
   accept(envelope: Envelope): boolean {
     if (this.status >= Status.Stopping) return false
-    this.mailbox.push(envelope)
+    ;(this.mailbox ??= new Ring()).push(envelope)
     if (this.status === Status.Idle) {
       this.status = Status.Ready
-      this.host.queue.wake(this)
+      this.registration.host.queue.wake(this)
     }
     return true
   }
 
+  /** The next message; only while `depth > 0`. */
+  take(): Envelope {
+    return this.mailbox!.shift()
+  }
+
   turn(limit: number): number {
     if (this.status !== Status.Ready) return 0
-    this.left = limit
-    this.active = true
-    const effect = this.next()
-    if (effect !== undefined) {
-      // The last message needs no loop around it.
-      const run = this.mailbox.size === 0 || this.left === 0 ? effect : this.drain(effect)
-      const fiber = this.runFork(run)
-      const exit = fiber.pollUnsafe()
-      if (exit === undefined) {
-        this.fiber = fiber
-        if (this.status === Status.Ready) this.status = Status.Busy
-        fiber.addObserver(this.onExit)
-      } else this.completed(exit)
+    const host = this.registration.host
+    const worker = this.worker = host.lend()
+    const handled = worker.turn(this, limit)
+    if (worker.fiber === undefined) {
+      this.worker = undefined
+      host.giveBack(worker)
     }
-    this.active = false
     this.settle()
-    return limit - this.left
+    return handled
   }
 
-  /** Handles what completes without a fiber; the first effect that needs one, else undefined. */
-  private next(): Effect.Effect<unknown, unknown> | undefined {
-    while (this.status === Status.Ready && this.left > 0 && this.mailbox.size > 0 && !this.host.queue.held) {
-      this.left--
-      const envelope = this.mailbox.shift()
-      let effect: Effect.Effect<unknown, unknown>
-      const handler = this.handlers![envelope.tag]
-      if (handler === undefined) {
-        this.host.deadLetter(this, envelope.tag, "Undecodable")
-        envelope.refuse(
-          new InvalidData({
-            what: `${this.spec.kind}.${envelope.tag}`,
-            reason: "the protocol has no such message"
-          })
-        )
-        continue
-      }
-      this.current = envelope
-      try {
-        effect = handler(envelope.payload) as Effect.Effect<unknown, unknown>
-      } catch (defect) {
-        effect = Exit.die(defect)
-      }
-      if (!Exit.isExit(effect)) return effect
-      this.completed(effect)
-    }
-    return undefined
-  }
-
-  /** `first` and then whatever follows in the mailbox, in one fiber. One loop object a cell, made when it is first needed. */
-  private drain(first: Effect.Effect<unknown, unknown>): Effect.Effect<unknown, unknown> {
-    this.upcoming = first
-    return this.loop ??= Effect.whileLoop({
-      while: () => this.upcoming !== undefined,
-      body: () => this.upcoming!,
-      step: (value) => {
-        this.completed(Exit.succeed(value))
-        this.upcoming = this.next()
-      }
-    })
-  }
-
-  /** The current message's handler has ended; without a current message it was the loop that did. */
-  private completed(exit: Exit.Exit<unknown, unknown>): void {
-    const envelope = this.current
-    if (envelope === undefined) return
-    this.current = undefined
-    if (exit._tag === "Success") return envelope.reply(exit)
-    this.upcoming = undefined
-    const cause = exit.cause
-    if (!Cause.hasDies(cause) && Cause.hasFails(cause)) {
-      envelope.reply(exit)
+  /** After a turn or a fiber's end: to the queue again, to rest, or on with stopping and restarting. */
+  settle(): void {
+    if (this.worker !== undefined) {
+      if (this.status === Status.Stopping) this.interruptLater(this.worker.fiber!)
       return
     }
+    if (this.status === Status.Ready) {
+      if (this.depth > 0) this.host.queue.wake(this)
+      else this.status = Status.Idle
+    } else if (this.status === Status.Restarting) this.restart()
+    else if (this.status === Status.Stopping) this.finish()
+  }
+
+  /** A message that the protocol does not have. */
+  unknown(envelope: Envelope): void {
+    this.host.deadLetter(this, envelope.tag, "Undecodable")
+    envelope.refuse(
+      new InvalidData({ what: `${this.spec.kind}.${envelope.tag}`, reason: "the protocol has no such message" })
+    )
+  }
+
+  /** A handler failed: its typed error goes to the asker, anything else is a failure of the actor. */
+  unhandled(envelope: Envelope, exit: Exit.Failure<unknown, unknown>): void {
+    const cause = exit.cause
+    if (!Cause.hasDies(cause) && Cause.hasFails(cause)) return envelope.reply(exit)
     envelope.refuse(
       new HandlerFailed({
         name: this.spec.name,
@@ -204,47 +276,25 @@ export class Cell implements HostedActor {
     if (this.status < Status.Stopping) this.failed(cause)
   }
 
-  private readonly onExit = (exit: Exit.Exit<unknown, unknown>): void => {
-    this.fiber = undefined
-    if (this.status === Status.Busy) this.status = Status.Ready
-    this.active = true
-    this.completed(exit)
-    this.active = false
-    this.settle()
-  }
-
-  /** After a turn or a fiber's end: to the queue again, to rest, or on with stopping and restarting. */
-  private settle(): void {
-    if (this.fiber !== undefined) {
-      if (this.status === Status.Stopping) this.interruptLater()
-      return
-    }
-    if (this.status === Status.Ready) {
-      if (this.mailbox.size > 0) this.host.queue.wake(this)
-      else this.status = Status.Idle
-    } else if (this.status === Status.Restarting) this.restart()
-    else if (this.status === Status.Stopping) this.finish()
-  }
-
   // ---- life ------------------------------------------------------------------------------------------------------------
 
   /** Builds the behaviour; `whenStarted` tells the result. */
   start(): void {
     const scope = this.scope = Scope.makeUnsafe()
     this.context = undefined
-    this.active = true
+    this.building = true
     const fiber = this.runFork(this.registration.build as Effect.Effect<HandlerTable, unknown>)
-    this.active = false
+    this.building = false
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) return this.built(exit as Exit.Exit<HandlerTable, unknown>, scope)
-    this.fiber = fiber
+    this.more.starting = fiber
     const timeout = this.registration.options.startTimeout
     const alarm = new Alarm(() => fiber.interruptUnsafe())
     this.host.timeouts.add(timeout, alarm)
     fiber.addObserver((exit) => {
       const late = alarm.list === undefined && timeout !== Infinity
       this.host.timeouts.cancel(alarm)
-      this.fiber = undefined
+      this.more.starting = undefined
       this.built(
         (late && exit._tag === "Failure"
           ? Exit.die(new Error(`start took longer than ${timeout} ms`))
@@ -261,7 +311,7 @@ export class Cell implements HostedActor {
     if (exit._tag === "Success") {
       this.handlers = exit.value
       const restarted = this.status === Status.Restarting
-      this.status = this.mailbox.size > 0 ? Status.Ready : Status.Idle
+      this.status = this.depth > 0 ? Status.Ready : Status.Idle
       if (this.status === Status.Ready) this.host.queue.wake(this)
       if (restarted) return
       this.host.started(this)
@@ -311,7 +361,7 @@ export class Cell implements HostedActor {
     this.host.log("Warn", `${this.spec.kind} ${this.spec.name} failed and is restarted`, cause)
     this.host.restarted(this, reasonOf(cause))
     this.status = Status.Restarting
-    if (!this.active) this.restart()
+    if (this.worker === undefined) this.restart()
   }
 
   private restart(): void {
@@ -325,19 +375,18 @@ export class Cell implements HostedActor {
   /** Ends it. What is being handled may go on for the grace of its kind, unless `now`; what waits becomes dead letters. */
   stop(reason: StopReason, now = false): void {
     if (this.status >= Status.Stopping) {
-      if (now) this.fiber?.interruptUnsafe()
+      if (now) this.worker?.fiber?.interruptUnsafe()
       return
     }
-    const was = this.status
     this.status = Status.Stopping
-    this.more.stopReason = reason
-    if (this.active || this.closing) return
-    if (this.fiber !== undefined) {
-      if (now || was !== Status.Busy) this.fiber.interruptUnsafe()
-      else this.interruptLater()
-      return
-    }
-    this.finish()
+    const extras = this.more
+    extras.stopReason = reason
+    const worker = this.worker
+    if (worker?.running || this.building || extras.closing) return
+    if (extras.starting !== undefined) extras.starting.interruptUnsafe()
+    else if (worker === undefined) this.finish()
+    else if (now) worker.fiber!.interruptUnsafe()
+    else this.interruptLater(worker.fiber!)
   }
 
   whenStopped(tell: () => void): void {
@@ -345,10 +394,9 @@ export class Cell implements HostedActor {
     else this.more.stopWaiters.push(tell)
   }
 
-  private interruptLater(): void {
+  private interruptLater(fiber: Fiber.Fiber<unknown, unknown>): void {
     const extras = this.more
     if (extras.deadline?.list !== undefined) return
-    const fiber = this.fiber!
     const alarm = extras.deadline = new Alarm(() => fiber.interruptUnsafe())
     this.host.timeouts.add(this.registration.options.stopGrace, alarm)
   }
@@ -357,13 +405,14 @@ export class Cell implements HostedActor {
     const extras = this.more
     this.status = Status.Stopping
     if (extras.deadline !== undefined) this.host.timeouts.cancel(extras.deadline)
-    const stopped = new ActorStopped({ name: this.spec.name })
     if (extras.startWaiters.length > 0) extras.failure ??= this.startFailed("it was stopped while it started")
     if (extras.failure !== undefined) this.tellStarted(Exit.fail(extras.failure))
-    while (this.mailbox.size > 0) {
-      const envelope = this.mailbox.shift()
+    // An error with its stack is dear, and most mailboxes are empty by now.
+    const stopped = this.depth === 0 ? undefined : new ActorStopped({ name: this.spec.name })
+    while (this.depth > 0) {
+      const envelope = this.take()
       this.host.deadLetter(this, envelope.tag, "ActorStopped")
-      envelope.refuse(stopped)
+      envelope.refuse(stopped!)
     }
     const scope = this.scope
     this.scope = undefined
@@ -385,9 +434,10 @@ export class Cell implements HostedActor {
       scope.state = { _tag: "Closed", exit }
       return then()
     }
-    this.closing = true
+    const extras = this.more
+    extras.closing = true
     this.host.runFork(Scope.close(scope, exit)).addObserver((closed) => {
-      this.closing = false
+      extras.closing = false
       if (closed._tag === "Failure") {
         this.host.log("Error", `a finalizer of ${this.spec.kind} ${this.spec.name} failed`, closed.cause)
       }
@@ -404,7 +454,7 @@ export class Cell implements HostedActor {
   }
 
   /** With the services that the kind's Layer was given, this actor's own scope, and `ActorContext`. */
-  private runFork<A, E>(effect: Effect.Effect<A, E>): Fiber.Fiber<A, E> {
+  runFork<A, E>(effect: Effect.Effect<A, E>): Fiber.Fiber<A, E> {
     const context = this.context ??= Context.add(
       Context.add(this.registration.context, Scope.Scope, this.scope!),
       ActorContext,

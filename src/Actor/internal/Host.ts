@@ -10,7 +10,7 @@ import { InvalidData, KindNotRegistered, NameTaken, type StartError } from "../e
 import type { KindDefinition } from "../Kind.ts"
 import type { SpawnSpec } from "../Placement.ts"
 import type { DeadLetterReason, StopReason, SystemEvent } from "../SystemEvents.ts"
-import { Cell } from "./Cell.ts"
+import { Cell, Worker } from "./Cell.ts"
 import { propsCodec } from "./codecs.ts"
 import type { RefRuntime } from "./RefRuntime.ts"
 import { RunQueue } from "./RunQueue.ts"
@@ -28,11 +28,15 @@ export interface CellOptions {
 
 /** A kind with its behaviour and the services that its Layer was given. */
 export interface Registration {
+  readonly host: Host
   readonly definition: KindDefinition
   readonly build: Effect.Effect<unknown, unknown, unknown>
   readonly context: Context.Context<never>
   readonly options: CellOptions
 }
+
+/** Workers kept for reuse. One is enough while no handler suspends. */
+const sparesKept = 256
 
 export class Host {
   readonly node: NodeAddress
@@ -45,6 +49,7 @@ export class Host {
   readonly listeners = new Set<Queue.Queue<Termination>>()
   /** set once by the actor system: what refs made here are bound to */
   refs: RefRuntime | undefined = undefined
+  private readonly workers: Array<Worker> = []
   private readonly publish: (event: SystemEvent) => void
 
   constructor(options: {
@@ -65,7 +70,8 @@ export class Host {
   // ---- kinds -----------------------------------------------------------------------------------------------------------
 
   /** Registers the kind for as long as the scope lives; then its actors here end as `Withdrawn`. */
-  register(registration: Registration) {
+  register(behavior: Omit<Registration, "host">) {
+    const registration: Registration = { ...behavior, host: this }
     const { name } = registration.definition
     const changed = Effect.suspend(() => SubscriptionRef.set(this.kindNames, [...this.registrations.keys()]))
     return Effect.acquireRelease(
@@ -95,7 +101,7 @@ export class Host {
       const present = this.cells.get(spec.name)
       if (present !== undefined) {
         if (present.spec.id === spec.id) return this.joinStart(present)
-        if (placed.placement <= present.address.placement) {
+        if (placed.placement <= present.placement) {
           return Effect.fail(new NameTaken({ name: spec.name, kind: present.spec.kind }))
         }
         return Effect.andThen(this.stopAll([present], "Replaced", true), this.start(spec, placed))
@@ -108,14 +114,7 @@ export class Host {
           new InvalidData({ what: `props of ${spec.kind}`, reason: String(Cause.squash(props.cause)) })
         )
       }
-      const address: ActorAddress = {
-        kind: spec.kind,
-        name: spec.name,
-        node: this.node,
-        placement: placed.placement,
-        epoch: placed.epoch
-      }
-      const cell = new Cell(this, registration, address, spec)
+      const cell = new Cell(registration, spec, placed.placement, placed.epoch)
       this.cells.set(spec.name, cell)
       cell.start()
       return this.joinStart(cell)
@@ -133,7 +132,7 @@ export class Host {
   stop(name: string, options: { readonly placement: number; readonly reason: StopReason }): Effect.Effect<void> {
     return Effect.suspend(() => {
       const cell = this.cells.get(name)
-      return cell === undefined || cell.address.placement > options.placement
+      return cell === undefined || cell.placement > options.placement
         ? Effect.void
         : this.stopAll([cell], options.reason, options.reason === "Replaced")
     })
@@ -156,7 +155,7 @@ export class Host {
   cellAt(address: ActorAddress): Cell | undefined {
     if (!sameNode(address.node, this.node)) return undefined
     const cell = this.cells.get(address.name)
-    return cell !== undefined && cell.spec.kind === address.kind && cell.address.placement >= address.placement
+    return cell !== undefined && cell.spec.kind === address.kind && cell.placement >= address.placement
       ? cell
       : undefined
   }
@@ -165,6 +164,17 @@ export class Host {
   readonly close: Effect.Effect<void> = Effect.suspend(() =>
     Effect.ensuring(this.stopAll([...this.cells.values()], "Withdrawn", true), Effect.sync(() => this.timeouts.close()))
   )
+
+  // ---- workers ---------------------------------------------------------------------------------------------------------
+
+  lend(): Worker {
+    return this.workers.pop() ?? new Worker()
+  }
+
+  giveBack(worker: Worker): void {
+    worker.cell = undefined
+    if (this.workers.length < sparesKept) this.workers.push(worker)
+  }
 
   // ---- told by cells ---------------------------------------------------------------------------------------------------
 

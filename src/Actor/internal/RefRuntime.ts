@@ -1,7 +1,7 @@
 /**
  * References at work. The fast path binds to a cell of this node; the other path is ordinary Effect code over the ports.
  */
-import { Duration, Effect, Effectable, Exit, type Fiber, Schedule } from "effect"
+import { Duration, Effect, Effectable, Exit, Schedule } from "effect"
 import { type ActorRef, type AskOptions, defaultAskTimeout } from "../ActorRef.ts"
 import type { ActorAddress } from "../Address.ts"
 import type { Delivery, Message } from "../Delivery.ts"
@@ -185,38 +185,55 @@ export class Ref implements ActorRef {
 
 // ---- messages as effects ------------------------------------------------------------------------------------------------
 
-const EffectBase = (label: string, evaluate: (this: never, fiber: Fiber.Fiber<unknown, unknown>) => unknown) => {
-  const Base = function() {}
-  Base.prototype = Effectable.Prototype({ label, evaluate: evaluate as never })
-  return Base as unknown as new() => Effect.Effect<never, never>
+interface TellEffect extends Envelope {
+  readonly ref: Ref
 }
 
-const TellBase = EffectBase("Tell", function(this: TellEffect): Effect.Effect<void, TellError> {
-  const cell = this.ref.cell
-  return cell !== undefined && cell.accept(this) ? Exit.void : this.ref.runtime.tell(this.ref, {
-    kind: this.ref.kind,
-    tag: this.tag,
-    payload: this.payload
-  })
-})
+/**
+ * A tell: the effect, and the envelope in the mailbox, in one object. It is immutable, so it may run more than once. A plain
+ * constructor, because a class that extends the prototype of an effect costs twice as much to make.
+ */
+const TellEffect = function(
+  this: { ref: Ref; tag: string; payload: unknown },
+  ref: Ref,
+  tag: string,
+  payload: unknown
+) {
+  this.ref = ref
+  this.tag = tag
+  this.payload = payload
+} as unknown as new(ref: Ref, tag: string, payload: unknown) => Effect.Effect<void, TellError>
 
-/** A tell: the effect, and the envelope in the mailbox, in one object. It is immutable, so it may run more than once. */
-class TellEffect extends TellBase implements Envelope {
-  readonly ref: Ref
-  readonly tag: string
-  readonly payload: unknown
-  constructor(ref: Ref, tag: string, payload: unknown) {
-    super()
-    this.ref = ref
-    this.tag = tag
-    this.payload = payload
+TellEffect.prototype = Object.assign(
+  Effectable.Prototype<Effect.Effect<void, TellError>>({
+    label: "Tell",
+    evaluate() {
+      const { payload, ref, tag } = this as unknown as TellEffect
+      const cell = ref.cell
+      return cell !== undefined && cell.accept(this as unknown as TellEffect)
+        ? Exit.void
+        : ref.runtime.tell(ref, { kind: ref.kind, tag, payload })
+    }
+  }),
+  { reply: () => {}, refuse: () => {} }
+)
+
+/** Texts like `5 seconds`, read once. A program uses a handful of them; beyond that they are read each time. */
+const durations = new Map<string, number>()
+
+const millisOf = (input: Duration.Input): number => {
+  if (typeof input === "number") return input
+  if (typeof input !== "string") return Duration.toMillis(input)
+  let millis = durations.get(input)
+  if (millis === undefined) {
+    millis = Duration.toMillis(input)
+    if (durations.size < 256) durations.set(input, millis)
   }
-  reply(): void {}
-  refuse(): void {}
+  return millis
 }
 
 const ask = (ref: Ref, tag: string, payload: unknown, options: AskOptions | undefined) => {
-  const timeout = options?.timeout === undefined ? defaultAskTimeout : Duration.toMillis(options.timeout)
+  const timeout = options?.timeout === undefined ? defaultAskTimeout : millisOf(options.timeout)
   return Effect.callback<unknown, unknown>((resume) => {
     const cell = ref.cell
     if (cell === undefined || cell.status >= Status.Stopping) {

@@ -6,7 +6,7 @@ export class Ring<A> {
 
   push(value: A): void {
     let buffer = this.buffer
-    if (buffer === undefined) buffer = this.buffer = new Array<A | undefined>(4)
+    if (buffer === undefined) buffer = this.buffer = Array.from<A | undefined>({ length: 4 })
     else if (this.size === buffer.length) buffer = this.grow(buffer)
     buffer[(this.head + this.size++) & (buffer.length - 1)] = value
   }
@@ -26,7 +26,7 @@ export class Ring<A> {
   }
 
   private grow(buffer: Array<A | undefined>): Array<A | undefined> {
-    const next = new Array<A | undefined>(buffer.length * 2)
+    const next = Array.from<A | undefined>({ length: buffer.length * 2 })
     const mask = buffer.length - 1
     for (let index = 0; index < this.size; index++) next[index] = buffer[(this.head + index) & mask]
     this.head = 0

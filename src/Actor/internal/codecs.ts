@@ -1,5 +1,5 @@
 /** Codecs of a kind, made once a definition. */
-import { type Exit, Schema } from "effect"
+import { Exit, Schema } from "effect"
 import type { KindDefinition } from "../Kind.ts"
 
 export interface JsonCodec {
@@ -7,12 +7,21 @@ export interface JsonCodec {
   readonly decode: (value: unknown) => Exit.Exit<unknown, unknown>
 }
 
+/** The props of all kinds that have none. */
+const nothing = Exit.succeed(Object.freeze({}))
+
 const cache = new WeakMap<KindDefinition, JsonCodec>()
 
 /** Props from and to JSON values. */
 export const propsCodec = (kind: KindDefinition): JsonCodec => {
   let codec = cache.get(kind)
   if (codec === undefined) {
+    const fields = (kind.props as unknown as { readonly fields?: object }).fields
+    if (fields !== undefined && Object.keys(fields).length === 0) {
+      codec = { encode: () => nothing, decode: () => nothing }
+      cache.set(kind, codec)
+      return codec
+    }
     // Codecs that need services cannot travel; `Actor.make` admits none.
     const schema = Schema.toCodecJson(kind.props) as unknown as Schema.Codec<unknown, unknown>
     codec = { encode: Schema.encodeUnknownExit(schema), decode: Schema.decodeUnknownExit(schema) }

@@ -1,0 +1,99 @@
+// The data structures under the cell, against plain models.
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Random, Schema } from "effect"
+import { TestClock } from "effect/testing"
+import * as fc from "fast-check"
+import { Ring } from "../../src/Actor/internal/Ring.ts"
+import { Deadline, Timeouts } from "../../src/Actor/internal/Timeouts.ts"
+
+describe("a ring", () => {
+  it("gives back what was put in, in order, however pushes and shifts interleave", () => {
+    fc.assert(fc.property(fc.array(fc.boolean(), { maxLength: 400 }), (pushes) => {
+      const ring = new Ring<number>()
+      const model: Array<number> = []
+      let next = 0
+      for (const push of pushes) {
+        if (push) {
+          ring.push(next)
+          model.push(next++)
+        } else if (ring.size > 0) assert.strictEqual(ring.shift(), model.shift())
+        assert.strictEqual(ring.size, model.length)
+      }
+      while (ring.size > 0) assert.strictEqual(ring.shift(), model.shift())
+    }))
+  })
+})
+
+class Alarm extends Deadline {
+  private readonly ring: () => void
+  constructor(ring: () => void) {
+    super()
+    this.ring = ring
+  }
+  expire() {
+    this.ring()
+  }
+}
+
+const between = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+const Plan = Schema.Array(Schema.Struct({
+  at: between(0, 500),
+  duration: Schema.Literals([0, 1, 10, 50, 100, 333, 500]),
+  cancelAfter: Schema.NullOr(between(0, 400))
+})).check(Schema.isMaxLength(60))
+
+describe("deadlines", () => {
+  it.effect.prop(
+    "each falls due at its very moment, once, unless it was cancelled",
+    { plan: Plan },
+    ({ plan }) =>
+      Effect.gen(function*() {
+        const clock = yield* Clock.Clock
+        const timeouts = new Timeouts(clock, yield* Effect.context<never>())
+        const start = timeouts.now()
+        const fired: Array<number | undefined> = plan.map(() => undefined)
+        yield* Effect.forEach(plan, (entry, index) =>
+          Effect.gen(function*() {
+            yield* Effect.sleep(entry.at)
+            const alarm = new Alarm(() => {
+              assert.isUndefined(fired[index])
+              fired[index] = timeouts.now() - start
+            })
+            timeouts.add(entry.duration, alarm)
+            if (entry.cancelAfter === null) return
+            yield* Effect.sleep(entry.cancelAfter)
+            timeouts.cancel(alarm)
+          }).pipe(Effect.forkChild({ startImmediately: true })), { discard: true })
+        yield* TestClock.adjust("2 seconds")
+        plan.forEach((entry, index) => {
+          const due = entry.at + entry.duration
+          if (entry.cancelAfter === null || entry.cancelAfter > entry.duration) assert.strictEqual(fired[index], due)
+          else if (entry.cancelAfter < entry.duration) assert.isUndefined(fired[index])
+        })
+        timeouts.close()
+      })
+  )
+
+  it.effect("a hundred thousand of them cost one sleeping fiber, and none is looked at before its time", () =>
+    Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      let sleeps = 0
+      const counting: Clock.Clock = Object.assign(Object.create(clock) as Clock.Clock, {
+        sleep: (duration: Parameters<Clock.Clock["sleep"]>[0]) => {
+          sleeps++
+          return clock.sleep(duration)
+        }
+      })
+      const timeouts = new Timeouts(counting, yield* Effect.context<never>())
+      let fired = 0
+      const alarms = Array.from({ length: 100_000 }, () => new Alarm(() => fired++))
+      for (const alarm of alarms) timeouts.add(1000 + (yield* Random.nextIntBetween(0, 3)) * 500, alarm)
+      for (const alarm of alarms.slice(0, 50_000)) timeouts.cancel(alarm)
+      assert.isBelow(sleeps, 4)
+      yield* TestClock.adjust("999 millis")
+      assert.strictEqual(fired, 0)
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual(fired, 50_000)
+      assert.isBelow(sleeps, 10)
+    }))
+})
