@@ -50,7 +50,7 @@ export const make = Effect.fnUntraced(
   function*(membership: Membership, host: ActorHost["Service"], calls: () => Calls, isLeaving: () => boolean) {
     const fork = yield* FiberSet.makeRuntime<never, ActorAddress, StartError>()
     const { partitionCount } = membership.settings
-    const floors = new Array<number>(partitionCount).fill(0)
+    const floors = Array.from({ length: partitionCount }, () => 0)
     const starting = new Map<string, Starting>()
     const revoked = new Map<string, number>()
     const ending = new Map<string, Ending>()

@@ -2,11 +2,12 @@
  * Placement in a cluster, seen from whoever asks: choose candidates, find the name's partition, ask its owner until there is an
  * answer or the deadline.
  *
- * Not for granting (`directory.ts`) nor starting (`memberHost.ts`).
+ * Not for granting (`directory.ts`) nor starting (`memberHost.ts`), nor for remembering addresses: references do that, and the
+ * receiver of a message says when one is out of date.
  */
 import { Clock, Deferred, Duration, Effect, Random } from "effect"
 import type { ActorHost } from "../../Actor/ActorHost.ts"
-import { type ActorAddress, type Member, nodeKey } from "../../Actor/Address.ts"
+import type { ActorAddress, Member } from "../../Actor/Address.ts"
 import {
   ActorNotFound,
   type ClusterLookupError,
@@ -26,8 +27,6 @@ import { hash32, partitionOf } from "./hash.ts"
 import type { Membership } from "./membership.ts"
 import { addressOf, isAlive, membersOf } from "./snapshot.ts"
 
-/** Addresses remembered by a node; the oldest are forgotten first. */
-const cachedAddresses = 10_000
 /** Members offered to the owner for one spawn. */
 const offered = 3
 /** Patience with a candidate that is asked how busy it is, in milliseconds. */
@@ -68,16 +67,6 @@ export const make = Effect.fnUntraced(function*(parts: {
   const { partitionCount } = membership.settings
   // Each node begins elsewhere, so that many nodes spawning at once do not all begin with the oldest.
   let turn = hash32(membership.key) % 1_024
-
-  const cache = new Map<string, ActorAddress>()
-  const remember = (address: ActorAddress): ActorAddress => {
-    const known = cache.get(address.name)
-    if (known !== undefined && known.placement > address.placement) return known
-    cache.delete(address.name)
-    cache.set(address.name, address)
-    if (cache.size > cachedAddresses) cache.delete(cache.keys().next().value!)
-    return address
-  }
 
   /** opens at the next change of the cluster */
   let changed = Deferred.makeUnsafe<void>()
@@ -163,7 +152,7 @@ export const make = Effect.fnUntraced(function*(parts: {
     const partition = partitionOf(spec.name, partitionCount)
     const chosen = yield* candidates(spec, target, deadline)
     let order = chosen
-    const address = yield* calls.toOwner(partition, Math.max(1, deadline - now()), (route) => {
+    return yield* calls.toOwner(partition, Math.max(1, deadline - now()), (route) => {
       // Members come and go while the owner is looked for.
       order = order.filter((key) => isAlive(membership.current(), key))
       const again = order.length > 0
@@ -176,7 +165,6 @@ export const make = Effect.fnUntraced(function*(parts: {
     }).pipe(
       Effect.catchTag("GaveUp", (error) => Effect.fail(gaveUp(`spawn of ${spec.name}`, error, membership.key)))
     )
-    return remember(address)
   })
 
   const checked = (kind: string, address: ActorAddress) =>
@@ -189,13 +177,6 @@ export const make = Effect.fnUntraced(function*(parts: {
   const lookup: ClusterPlacement["lookup"] = Effect.fnUntraced(function*(kind, name, not) {
     const here = membership.isOver() ? undefined : host.find(name)?.address
     if (here !== undefined && isNewer(here, not)) return yield* checked(kind, here)
-    const cached = cache.get(name)
-    if (cached !== undefined) {
-      if (isNewer(cached, not) && isAlive(membership.current(), nodeKey(cached.node))) {
-        return yield* checked(kind, cached)
-      }
-      cache.delete(name)
-    }
     if (membership.isOver()) return yield* over()
     const partition = partitionOf(name, partitionCount)
     const address = yield* calls.toOwner(
@@ -211,7 +192,7 @@ export const make = Effect.fnUntraced(function*(parts: {
     )
     // The directory still names the one that the caller found gone: its end has not arrived there yet.
     if (!isNewer(address, not)) return yield* new ActorNotFound({ name, kind })
-    return yield* checked(kind, remember(address))
+    return yield* checked(kind, address)
   })
 
   const stop: ClusterPlacement["stop"] = Effect.fnUntraced(function*({ name, placement }) {
@@ -224,7 +205,6 @@ export const make = Effect.fnUntraced(function*(parts: {
     ).pipe(
       Effect.catchTag("GaveUp", (error) => Effect.fail(gaveUp(`stop of ${name}`, error, membership.key)))
     )
-    if ((cache.get(name)?.placement ?? Number.POSITIVE_INFINITY) <= placement) cache.delete(name)
   })
 
   return { spawn, lookup, stop } satisfies ClusterPlacement

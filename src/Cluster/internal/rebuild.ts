@@ -25,13 +25,18 @@ const retrying = Schedule.min([Schedule.exponential("50 millis"), Schedule.space
 /** Members asked at once. */
 const askingAtOnce = 16
 
+export interface Rebuild {
+  /** collects, merges, writes and serves; the view is told at last */
+  readonly run: (tables: ReadonlyArray<Table>) => Effect.Effect<void>
+}
+
 export const make = (parts: {
   readonly membership: Membership
   readonly journal: Journal
   readonly calls: Calls
   readonly relocation: Relocation
   readonly directory: Directory
-}) => {
+}): Rebuild => {
   const { calls, directory, journal, membership, relocation } = parts
   const { partitionCount } = membership.settings
   /** journals of closed incarnations never change once sealed */
@@ -155,7 +160,6 @@ export const make = (parts: {
     table.phase = "Serving"
   }
 
-  /** Collects, merges, writes and serves; the view is told at last. */
   const run = (tables: ReadonlyArray<Table>) =>
     Effect.gen(function*() {
       const view = membership.current().view!

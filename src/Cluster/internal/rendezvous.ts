@@ -24,7 +24,7 @@ const count = (owners: ReadonlyArray<string | undefined>, members: ReadonlyArray
 
 /**
  * Owners for the partitions that have none, the others left where they are: each goes to the member that wants it most among
- * those below their fair share.
+ * those below their fair share. Where nobody had too much before, shares are even within one afterwards.
  */
 export const fill = (
   owners: ReadonlyArray<string | undefined>,
@@ -32,21 +32,26 @@ export const fill = (
 ): ReadonlyArray<string | undefined> => {
   if (members.length === 0) return owners
   const loads = count(owners, members)
-  const share = fairShare(owners.length, members.length)
+  const low = Math.floor(owners.length / members.length)
+  // So many members may have one more than the others; those that have more already use that up.
+  let extra = owners.length - low * members.length
+  for (const load of loads.values()) extra -= Math.max(0, load - low)
   return owners.map((owner, partition) => {
     if (owner !== undefined) return owner
     let best: string | undefined
     let bestScore = -1
     for (const member of members) {
-      if (loads.get(member)! >= share) continue
+      const load = loads.get(member)!
+      if (load > low || (load === low && extra <= 0)) continue
       const candidate = score(member, partition)
       if (candidate > bestScore || (candidate === bestScore && member < best!)) {
         best = member
         bestScore = candidate
       }
     }
-    // Each unowned partition leaves at least one member below its share, since shares sum up to all partitions.
+    // There is one: the shares sum up to all partitions.
     best ??= members[0]!
+    if (loads.get(best)! >= low) extra--
     loads.set(best, loads.get(best)! + 1)
     return best
   })

@@ -37,14 +37,13 @@ export const makeServices = Effect.fnUntraced(
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
     const fork = yield* FiberSet.makeRuntime<never>()
 
-    // ---- parts. Some know each other: what they say to each other goes through `handlers` and `rebuild`, set before the join.
-    let handlers: Calls.Handlers
-    let rebuild: ReturnType<typeof Rebuild.make>
+    // ---- parts. Some know each other in a circle: what closes it is set below, before the join.
+    const late: { handlers?: Calls.Handlers; rebuild?: Rebuild.Rebuild } = {}
     let leaving = false
     const isLeaving = () => leaving
 
     const membership = yield* Membership.make(settings, host)
-    const calls: Calls.Calls = yield* Calls.make(membership, remoting, () => handlers)
+    const calls: Calls.Calls = yield* Calls.make(membership, remoting, () => late.handlers!)
     const heartbeat = yield* Heartbeat.make(membership, calls, host)
     const journal = yield* Journal.make(membership)
     const relocation = yield* Relocation.make(membership, heartbeat.isHeard)
@@ -55,12 +54,12 @@ export const makeServices = Effect.fnUntraced(
       journal,
       relocation,
       calls: () => calls,
-      rebuild: (tables) => void fork(rebuild.run(tables))
+      rebuild: (tables) => void fork(late.rebuild!.run(tables))
     })
-    rebuild = Rebuild.make({ membership, journal, calls, relocation, directory })
+    late.rebuild = Rebuild.make({ membership, journal, calls, relocation, directory })
     const balance = Balance.make(membership, directory)
     const members = () => membersOf(membership.current(), membership.keys.kinds)
-    handlers = {
+    const handlers: Calls.Handlers = {
       ...directory.handlers,
       ...memberHost.handlers,
       Ping: ({ from }) =>
@@ -74,6 +73,7 @@ export const makeServices = Effect.fnUntraced(
           }
         })
     }
+    late.handlers = handlers
     yield* MembershipEvents.follow(membership, events, remoting)
 
     // ---- the end of this incarnation
