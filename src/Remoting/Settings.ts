@@ -39,6 +39,8 @@ export const settings = Settings.group("remoting", {
   dialTimeout: Settings.duration({ env: "TROUPE_DIAL_TIMEOUT", default: "3 seconds", minimum: 1 }),
   /** from a connection to a known peer */
   handshakeTimeout: Settings.duration({ env: "TROUPE_HANDSHAKE_TIMEOUT", default: "3 seconds", minimum: 1 }),
+  /** from the first byte of a frame to its last */
+  frameTimeout: Settings.duration({ env: "TROUPE_FRAME_TIMEOUT", default: "30 seconds", minimum: 1 }),
   /** how often a quiet peer is asked for a sign of life */
   pingInterval: Settings.duration({ env: "TROUPE_PING_INTERVAL", default: "1 second", minimum: 10 }),
   /** a peer that gives none within this time is given up, and what it was asked has an unknown outcome */

@@ -5,9 +5,10 @@
  * A frame is an opaque, non-empty byte array of at most `maxFrameBytes`; a connection keeps their order, delivers each at most
  * once, and says when it is over. Who is at the other end, and whether it may be, is the handshake's business, not ours.
  */
-import { Context } from "effect"
-import type { Effect, Queue, Scope } from "effect"
-import type { FrameTooLarge, NodeUnreachable } from "../Actor/errors.ts"
+import { Clock, Context, Duration, Effect, Layer, Queue, type Scope } from "effect"
+import { type FrameTooLarge, type NodeUnreachable, SettingInvalid } from "../Actor/errors.ts"
+import { connect, listen, type SocketOptions } from "./internal/tcp.edge.ts"
+import * as Settings from "./Settings.ts"
 
 export { defaultMaxFrameBytes, hardMaxFrameBytes } from "./Limits.ts"
 
@@ -50,3 +51,58 @@ export class Transport extends Context.Service<Transport, {
     readonly port: number
   }) => Effect.Effect<Connection, NodeUnreachable, Scope.Scope>
 }>()("effect-troupe/Remoting/Transport") {}
+
+const unspecified = new Set(["0.0.0.0", "::", "::0"])
+
+/** Binds, and dials, on the platform's sockets, for as long as the scope lives. */
+export const makeTcp = Effect.fnUntraced(function*(settings: Settings.RemotingSettings) {
+  if (settings.advertisedHost === undefined && unspecified.has(settings.host)) {
+    return yield* new SettingInvalid({
+      setting: "remoting.advertisedHost",
+      reason: `is required with ${settings.host}, which nobody can dial`
+    })
+  }
+  const clock = yield* Clock.Clock
+  const options: SocketOptions = {
+    maxFrameBytes: settings.maxFrameBytes,
+    outboxBytes: settings.outboxBytes,
+    frameTimeout: Duration.toMillis(settings.frameTimeout),
+    now: () => Number(clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
+  }
+  const accept = yield* Queue.unbounded<Connection>()
+  const bound = yield* Effect.acquireRelease(
+    listen({
+      ...options,
+      host: settings.host,
+      port: settings.port,
+      onConnection: (connection) => void Queue.offerUnsafe(accept, connection)
+    }).pipe(
+      Effect.mapError(({ reason }) =>
+        new SettingInvalid({ setting: "remoting.port", reason: `cannot be bound: ${reason}` })
+      )
+    ),
+    (server) => Effect.andThen(Queue.shutdown(accept), server.close)
+  )
+  return Transport.of({
+    address: {
+      host: settings.advertisedHost ?? settings.host,
+      port: settings.advertisedPort === 0 ? bound.port : settings.advertisedPort
+    },
+    accept,
+    connect: (to) =>
+      Effect.acquireRelease(connect(to, options), (connection) => connection.close, { interruptible: true })
+  })
+})
+
+/**
+ * TCP. Binds `host:port` and says the bound or the advertised address. Off loopback without a secret (and without
+ * `allowInsecure`) it is `SettingInvalid`, as is a port that cannot be bound.
+ */
+export const layerTcp = (options: Settings.RemotingOptions = {}): Layer.Layer<Transport, SettingInvalid> =>
+  Layer.effect(Transport, Effect.flatMap(Settings.decode(options), makeTcp))
+
+/** The same, with settings from the environment. */
+export const layerTcpConfig: Layer.Layer<Transport, SettingInvalid> = Layer.effect(
+  Transport,
+  Effect.flatMap(Settings.config, makeTcp)
+)
