@@ -129,7 +129,9 @@ const drive = <A, E>(fiber: Fiber.Fiber<A, E>, step: Duration.Duration, limit: D
 export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
   const worldScope = yield* Effect.scope
   const clock = yield* Clock.Clock
-  const now = () => clock.currentTimeMillisUnsafe()
+  const began = clock.currentTimeMillisUnsafe()
+  // whole milliseconds: fractions differ in their last bits when a world begins late on its clock
+  const now = () => Math.round(clock.currentTimeMillisUnsafe() - began)
   const trace = new Trace()
   const monitors = new Monitors()
   const dataCenterNames = Object.keys(options.dataCenters)
@@ -216,24 +218,31 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
       )
     })
 
-    const end = (how: "crash" | "leave") =>
-      Effect.gen(function*() {
-        const own = running
-        if (own === undefined || !own.alive) return
-        if (how === "crash") {
-          trace.add({ at: now(), where: id, event: { _tag: "NodeCrashed" } })
-          own.alive = false
-          monitors.crashed(id)
-          network.crash(id)
-          // Closing only frees memory here: network and stores are out of reach already.
-          yield* Effect.forkIn(Scope.close(own.scope, Exit.void), worldScope)
-          return
-        }
-        yield* Scope.close(own.scope, Exit.void)
-        own.alive = false
-        monitors.crashed(id)
-        network.crash(id)
-      })
+    const gone = (own: NonNullable<typeof running>) => {
+      own.alive = false
+      monitors.crashed(id)
+      network.crash(id)
+    }
+    const crash = Effect.suspend(() => {
+      const own = running
+      if (own === undefined || !own.alive) return Effect.void
+      trace.add({ at: now(), where: id, event: { _tag: "NodeCrashed" } })
+      gone(own)
+      // Closing only frees memory here: network and stores are out of reach already.
+      return Effect.asVoid(Effect.forkIn(Scope.close(own.scope, Exit.void), worldScope))
+    })
+    const leave = Effect.suspend(() => {
+      const own = running
+      if (own === undefined || !own.alive) return Effect.void
+      return Effect.andThen(Scope.close(own.scope, Exit.void), Effect.sync(() => gone(own)))
+    })
+    /** The end of the world: out of reach first, so that nobody's goodbye is anybody's event. */
+    const close = Effect.suspend(() => {
+      const own = running
+      if (own === undefined || !own.alive) return Effect.void
+      gone(own)
+      return Scope.close(own.scope, Exit.void)
+    })
 
     const current = () => {
       const context = running?.alive === true ? running.context : undefined
@@ -255,16 +264,11 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
       get isUp() {
         return running?.alive === true && running.context !== undefined
       },
-      crash: end("crash"),
-      leave: end("leave"),
+      crash,
+      leave,
       restart: start
     }
-    return {
-      node,
-      start,
-      isAlive: () => running?.alive === true,
-      close: Effect.suspend(() => running === undefined ? Effect.void : Scope.close(running.scope, Exit.void))
-    }
+    return { node, start, close, isAlive: () => running?.alive === true }
   }
 
   const started = dataCenterNames.flatMap((name) =>
@@ -274,12 +278,8 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
   const isAlive = (node: SimulatedNode) => started.some((entry) => entry.node === node && entry.isAlive())
   yield* Effect.addFinalizer(() =>
     Effect.gen(function*() {
-      const closing = yield* Effect.forkIn(
-        Effect.forEach(started, (entry) => entry.node.crash.pipe(Effect.andThen(entry.close)), {
-          concurrency: "unbounded",
-          discard: true
-        }),
-        worldScope,
+      const closing = yield* Effect.forkDetach(
+        Effect.forEach(started, (entry) => entry.close, { concurrency: "unbounded", discard: true }),
         { startImmediately: true }
       )
       yield* drive(closing, Duration.seconds(1), closeWithin)

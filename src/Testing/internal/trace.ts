@@ -13,7 +13,7 @@ export type WorldAction =
   | { readonly _tag: "Healed" }
 
 export interface TraceEvent {
-  /** virtual milliseconds since the world's clock began */
+  /** virtual milliseconds since the world began */
   readonly at: number
   /** a node's id, or `world` */
   readonly where: string
