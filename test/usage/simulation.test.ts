@@ -1,6 +1,7 @@
 // Shows that a user's simulation is a simulation: the program in examples/usage passes 50 times in a row, and each of its worlds leaves the
 // same trace each time; worlds with different seeds leave different ones.
 import { Effect } from "effect"
+import * as Path from "node:path"
 import { afterAll, describe, expect, it, vi } from "vitest"
 
 const runs = 50
@@ -15,9 +16,10 @@ vi.mock("effect-troupe/testing", async (original) => {
   return { ...real, Simulation: { ...real.Simulation, make } }
 })
 
+const file = Path.join(import.meta.dirname, "../../examples/usage/simulation.test.ts")
 for (let run = 0; run < runs; run++) {
   // a query of its own makes each import register the file's tests again
-  await import(`../../examples/usage/simulation.test.ts?run=${run}`)
+  await import(/* @vite-ignore */ `${file}?run=${run}`)
 }
 
 const hashesBySeed = () => {
