@@ -2,3 +2,4 @@
 export { type EtcdOptions, type EtcdServers, startEtcd } from "./etcd.ts"
 export { type NatsOptions, type NatsServers, startNats } from "./nats.ts"
 export { type Server, ServerFailed, temporaryFolder } from "./process.ts"
+export { type Proxy, startProxy } from "./proxy.ts"

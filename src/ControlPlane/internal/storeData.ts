@@ -58,5 +58,5 @@ export const checkEntry = (key: string, value: string, maxValueBytes: number): E
     : check(`key ${shown(key)}`, problem)
 }
 
-/** A revision that came from elsewhere than a store (hand-written, truncated) names no version of any key. */
-export const isRevision = (revision: string): boolean => /^\d{1,20}$/.test(revision)
+/** Can this be the revision of an entry? Zero, which some stores give to absent keys, and what is no number cannot. */
+export const isRevision = (revision: string): boolean => /^[1-9]\d{0,17}$/.test(revision)

@@ -1,0 +1,152 @@
+/**
+ * The control store on a NATS JetStream key-value bucket, for servers from 2.9.10 on.
+ *
+ * Responsible for: compare-and-set by expected sequence, reads from the stream's leader, watches on consumers of our own, and true
+ * outcomes whatever the connection does meanwhile.
+ * Not for: more durability than the servers give. A single server keeps what it acknowledged; replicas acknowledge before they
+ * sync and can lose the last writes when their leader is paused or lost. Such a loss is noticed by watches and told, not undone.
+ * Invariant: a write is repeated only with its own message id, so it is applied at most once; it is reported as applied only on the
+ * server's word for this very message.
+ *
+ * A removal leaves a marker in the bucket. Revisions are the stream's sequence numbers.
+ */
+import { Duration, Effect, Layer, Ref, Schedule } from "effect"
+import type { Scope } from "effect"
+import { SettingInvalid, StoreUnavailable } from "../Actor/errors.ts"
+import type { AuthenticationFailed } from "../Actor/errors.ts"
+import * as Settings from "../Actor/Settings.ts"
+import { ControlStore } from "./ControlStore.ts"
+import type { Capabilities, ControlStoreService } from "./ControlStore.ts"
+import { ensureBucket, makeBucket } from "./internal/natsBucket.ts"
+import { openLink } from "./internal/natsConnection.edge.ts"
+import { makeOperations } from "./internal/natsOperations.ts"
+import { listBucket, watchBucket } from "./internal/natsRead.ts"
+import type { ReportForeign } from "./internal/natsRead.ts"
+import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes } from "./internal/storeData.ts"
+import { readWithin, writeWithin } from "./internal/storeDeadline.ts"
+
+/** Every setting with its default, range and environment variable; spread it to make a group with another bucket. */
+export const settings = {
+  /** `host:port`, `nats://host:port` or `tls://host:port`; any member of a cluster will do */
+  servers: Settings.texts({ env: "NATS_SERVERS", default: ["127.0.0.1:4222"] }),
+  user: Settings.optionalText({ env: "NATS_USER" }),
+  password: Settings.optionalSecret({ env: "NATS_PASSWORD" }),
+  token: Settings.optionalSecret({ env: "NATS_TOKEN" }),
+  /** an nkey's seed (`SU...`) */
+  nkeySeed: Settings.optionalSecret({ env: "NATS_NKEY_SEED" }),
+  /** path of a credentials file: a JWT with its seed */
+  credentialsFile: Settings.optionalText({ env: "NATS_CREDENTIALS_FILE" }),
+  /** TLS with the system's authorities; implied by the files below and by `tls://` */
+  tls: Settings.boolean({ env: "NATS_TLS", default: false }),
+  tlsCaFile: Settings.optionalText({ env: "NATS_TLS_CA_FILE" }),
+  tlsCertFile: Settings.optionalText({ env: "NATS_TLS_CERT_FILE" }),
+  tlsKeyFile: Settings.optionalText({ env: "NATS_TLS_KEY_FILE" }),
+  /** the bucket is created if it is absent; one with other settings is refused */
+  bucket: Settings.text({ env: "NATS_BUCKET", default: "troupe_cluster", pattern: /^[A-Za-z0-9_-]{1,64}$/ }),
+  /** copies of the bucket among the members of a NATS cluster: 1, 3 or 5 */
+  replicas: Settings.int({ env: "NATS_REPLICAS", default: 1, minimum: 1, maximum: 5 }),
+  /** `file` or `memory`; a bucket in memory forgets everything at a restart of its server */
+  storage: Settings.text({ env: "NATS_STORAGE", default: "file", pattern: /^(file|memory)$/ }),
+  /** versions of a key that the bucket keeps */
+  history: Settings.int({ env: "NATS_HISTORY", default: 1, minimum: 1, maximum: 64 }),
+  /** deadline of each operation, retries included; at least 100 ms */
+  requestTimeout: Settings.duration({ env: "NATS_REQUEST_TIMEOUT", default: "5 seconds", minimum: 100 }),
+  /** how long the first connection and the bucket may take at start, retries included */
+  connectTimeout: Settings.duration({ env: "NATS_CONNECT_TIMEOUT", default: "10 seconds", minimum: 100 })
+}
+
+const group = Settings.group("nats", settings)
+
+export type PartialSettings = Settings.Partial_<typeof settings>
+export type SettingValues = Settings.Values<typeof settings>
+
+/** Why a store could not be opened: a bad setting (its name says which), refused credentials, or no server in time. */
+export type OpenError = SettingInvalid | AuthenticationFailed | StoreUnavailable
+
+/** room that a message's subject and headers need beside the value */
+const messageOverhead = 8 * 1024
+/** what a bucket with replicas may take to become writable again after its leader is lost */
+const replicatedFailoverMillis = 9_000
+
+/** Foreign entries are told once each, and no more than some hundred of them. */
+const makeReport = (bucket: string): Effect.Effect<ReportForeign> =>
+  Effect.map(Ref.make<ReadonlySet<string>>(new Set()), (reported) => (what, reason) =>
+    Ref.modify(reported, (known) => {
+      const fresh = !known.has(what) && known.size < 256
+      return [fresh, fresh ? new Set(known).add(what) : known]
+    }).pipe(
+      Effect.flatMap((fresh) =>
+        fresh ? Effect.logWarning(`nats: bucket ${bucket}: ${what} ${reason}; left out`) : Effect.void
+      )
+    ))
+
+/** Opens the bucket with settings that are already decoded; the connection closes with the scope. */
+export const open = Effect.fnUntraced(function*(
+  values: SettingValues
+): Effect.fn.Return<ControlStoreService, OpenError, Scope.Scope> {
+  const link = yield* openLink(values)
+  const bucket = makeBucket(values.bucket)
+  const config = yield* link.connected.pipe(
+    Effect.andThen(ensureBucket(link, bucket, values, 2_000)),
+    Effect.retry({
+      while: (error) => error._tag === "StoreUnavailable",
+      schedule: Schedule.spaced("250 millis").pipe(Schedule.jittered)
+    }),
+    Effect.timeoutOrElse({
+      duration: values.connectTimeout,
+      orElse: () =>
+        Effect.fail(
+          new StoreUnavailable({
+            operation: `open bucket ${bucket.name} on nats ${values.servers.join(", ")}`,
+            reason: `JetStream did not answer within ${Duration.format(values.connectTimeout)}`
+          })
+        )
+    })
+  )
+  const maxMessage = config.max_msg_size > 0 ? Math.min(config.max_msg_size, link.maxPayload()) : link.maxPayload()
+  const capabilities: Capabilities = {
+    backend: "nats",
+    durable: config.storage === "file",
+    maxValueBytes: Math.min(defaultMaxValueBytes, maxMessage - Math.min(messageOverhead, maxMessage >> 1)),
+    failoverMillis: values.replicas > 1 ? replicatedFailoverMillis : 0
+  }
+  const report = yield* makeReport(bucket.name)
+  const deadline = values.requestTimeout
+  const operations = makeOperations(link, bucket, deadline)
+  const entryChecked = <A, E>(key: string, value: string, write: Effect.Effect<A, E>, operation: string) =>
+    Effect.andThen(
+      checkEntry(key, value, capabilities.maxValueBytes),
+      writeWithin(`${operation} ${key}`, deadline)(write)
+    )
+
+  return {
+    capabilities,
+    get: (key) => Effect.andThen(checkKey(key), readWithin(`get ${key}`, deadline)(operations.get(key))),
+    create: (key, value) => entryChecked(key, value, operations.create(key, value), "create"),
+    update: (key, value, revision) => entryChecked(key, value, operations.update(key, value, revision), "update"),
+    remove: (key, revision) =>
+      Effect.andThen(checkKey(key), writeWithin(`remove ${key}`, deadline)(operations.remove(key, revision))),
+    list: (prefix) =>
+      Effect.andThen(
+        checkPrefix(prefix),
+        readWithin(`list ${prefix}`, deadline)(
+          operations.persistRead(`list ${prefix}`, () => listBucket(link, bucket, prefix, report))
+        )
+      ),
+    watch: (prefix) => watchBucket(link, bucket, prefix, report)
+  }
+})
+
+/** Opens a bucket; what is not given takes its default. */
+export const make = (partial: PartialSettings = {}): Effect.Effect<ControlStoreService, OpenError, Scope.Scope> =>
+  Effect.flatMap(group.decode(partial), open)
+
+/** The control store of a datacenter's cluster on NATS. */
+export const layer = (partial: PartialSettings = {}): Layer.Layer<ControlStore, OpenError> =>
+  Layer.effect(ControlStore, make(partial))
+
+/** The same, from the environment: `NATS_SERVERS`, `NATS_BUCKET`, and so on as `settings` names them. */
+export const layerConfig: Layer.Layer<ControlStore, OpenError> = Layer.effect(
+  ControlStore,
+  Effect.flatMap(group.config, open)
+)

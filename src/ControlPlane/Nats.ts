@@ -1,0 +1,2 @@
+/** NATS JetStream behind the store port. Loads the NATS client, which is an optional peer. */
+export * as ControlStoreNats from "./ControlStoreNats.ts"

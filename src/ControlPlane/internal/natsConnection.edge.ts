@@ -1,0 +1,305 @@
+/**
+ * Edge to the NATS client: one connection for the length of a scope, which comes back by itself. Everything that the client does
+ * by promises, callbacks and timers is turned into Effects here, and each request ends in one of four ways.
+ *
+ * What the client does on its own and must not be relied on: a request made while it is disconnected is silently dropped, one in
+ * flight waits out its timeout, a TLS or authentication failure may close it for good. So requests wait for a live connection,
+ * those in flight end when it is lost, and a closed client is replaced.
+ */
+import {
+  AuthorizationError,
+  connect,
+  createInbox,
+  credsAuthenticator,
+  headers as makeHeaders,
+  nkeyAuthenticator,
+  NoRespondersError,
+  PermissionViolationError,
+  UserAuthenticationExpiredError
+} from "@nats-io/transport-node"
+import type { Msg, NatsConnection, NodeConnectionOptions } from "@nats-io/transport-node"
+import { Data, Deferred, Duration, Effect, Latch, Redacted, Schedule, Stream } from "effect"
+import type { Scope } from "effect"
+import { readFileSync } from "node:fs"
+import { AuthenticationFailed, SettingInvalid, StoreUnavailable } from "../../Actor/errors.ts"
+
+/**
+ * How a request ended without an answer. `NotSent`: nothing left this process. `NoResponders`: the server says that nobody took
+ * it. `Denied`: the server forbids it. `NoAnswer`: perhaps it was taken.
+ */
+export class LinkFailure extends Data.TaggedError("LinkFailure")<{
+  readonly kind: "NotSent" | "NoResponders" | "Denied" | "NoAnswer"
+  readonly reason: string
+}> {}
+
+export interface Message {
+  readonly subject: string
+  readonly reply: string | undefined
+  readonly data: Uint8Array
+  /** status code of a protocol message (100: heartbeat or flow control, 409: consumer gone, ...), 0 for data */
+  readonly status: number
+  readonly description: string
+  readonly header: (name: string) => string
+}
+
+export interface NatsLink {
+  /** Sends at once, so it is only for a connected link: see `connected`. */
+  readonly request: (
+    subject: string,
+    payload: string,
+    timeoutMillis: number,
+    headers?: ReadonlyArray<readonly [string, string]>
+  ) => Effect.Effect<Message, LinkFailure>
+  /** Best effort, without an answer. */
+  readonly send: (subject: string, payload: string) => void
+  /** A fresh inbox whose messages go to the callback until the scope ends. */
+  readonly inbox: (onMessage: (message: Message) => void) => Effect.Effect<string, LinkFailure, Scope.Scope>
+  /** Suspends until there is a connection. */
+  readonly connected: Effect.Effect<void>
+  /** Completes with the reason when the connection of this moment is lost; at once where there is none. */
+  readonly lost: Effect.Effect<string>
+  /** bytes */
+  readonly maxPayload: () => number
+  readonly serverVersion: () => string
+}
+
+export interface LinkOptions {
+  readonly servers: ReadonlyArray<string>
+  readonly user: string | undefined
+  readonly password: Redacted.Redacted<string> | undefined
+  readonly token: Redacted.Redacted<string> | undefined
+  readonly nkeySeed: Redacted.Redacted<string> | undefined
+  readonly credentialsFile: string | undefined
+  readonly tls: boolean
+  readonly tlsCaFile: string | undefined
+  readonly tlsCertFile: string | undefined
+  readonly tlsKeyFile: string | undefined
+  /** how long the first connection may take, retries included */
+  readonly connectTimeout: Duration.Duration
+}
+
+/** the setting that a bad file or address belongs to */
+const invalid = (setting: string, reason: string) => new SettingInvalid({ setting: `nats.${setting}`, reason })
+
+const readable = (setting: string, file: string | undefined): Effect.Effect<string | undefined, SettingInvalid> =>
+  file === undefined ? Effect.undefined : Effect.try({
+    try: () => readFileSync(file, "utf8"),
+    catch: (error) => invalid(setting, error instanceof Error ? error.message : String(error))
+  })
+
+/** undefined: an address that can be dialled */
+const addressProblem = (server: string): string | undefined => {
+  const parts = /^(?:(?:nats|tls):\/\/)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?$/.exec(server)
+  if (parts === null) return `"${server}" is not host:port, nats://host:port or tls://host:port`
+  return parts[2] !== undefined && (Number(parts[2]) < 1 || Number(parts[2]) > 65_535)
+    ? `"${server}" has no port between 1 and 65535`
+    : undefined
+}
+
+const clientOptions = Effect.fnUntraced(function*(options: LinkOptions) {
+  const problem = options.servers.length === 0 ? "names no server" : options.servers.map(addressProblem).find(Boolean)
+  if (problem !== undefined) return yield* invalid("servers", problem)
+  const credentials = yield* readable("credentialsFile", options.credentialsFile)
+  const ca = yield* readable("tlsCaFile", options.tlsCaFile)
+  const cert = yield* readable("tlsCertFile", options.tlsCertFile)
+  const key = yield* readable("tlsKeyFile", options.tlsKeyFile)
+  if ((cert === undefined) !== (key === undefined)) {
+    return yield* invalid("tlsCertFile", "a client certificate needs tlsCertFile and tlsKeyFile")
+  }
+  const secret = (text: string) => new TextEncoder().encode(text)
+  const tls = options.tls || ca !== undefined || cert !== undefined
+    || options.servers.some((server) => server.startsWith("tls://"))
+  return {
+    name: "effect-troupe",
+    servers: options.servers.map((server) => server.replace(/^(?:nats|tls):\/\//, "")),
+    // the first attempt fails fast and is ours to repeat; after it the client never gives up
+    timeout: 2_000,
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: 200,
+    reconnectJitter: 50,
+    reconnectJitterTLS: 50,
+    ignoreAuthErrorAbort: true,
+    // a black-holed connection is noticed within three seconds
+    pingInterval: 1_000,
+    maxPingOut: 2,
+    noAsyncTraces: true,
+    ...(options.user === undefined ? {} : { user: options.user }),
+    ...(options.password === undefined ? {} : { pass: Redacted.value(options.password) }),
+    ...(options.token === undefined ? {} : { token: Redacted.value(options.token) }),
+    ...(options.nkeySeed === undefined
+      ? {}
+      : { authenticator: nkeyAuthenticator(secret(Redacted.value(options.nkeySeed).trim())) }),
+    ...(credentials === undefined ? {} : { authenticator: credsAuthenticator(secret(credentials)) }),
+    ...(tls
+      ? {
+        tls: {
+          ...(ca === undefined ? {} : { ca }),
+          ...(cert === undefined || key === undefined ? {} : { cert, key })
+        }
+      }
+      : {})
+  } satisfies NodeConnectionOptions
+})
+
+const words = (error: unknown): string => {
+  if (!(error instanceof Error)) return String(error)
+  const cause = error.cause instanceof Error ? error.cause.message : undefined
+  return cause === undefined || error.message.includes(cause) ? error.message : `${error.message}: ${cause}`
+}
+
+const caused = (error: unknown, test: (error: Error) => boolean): boolean =>
+  error instanceof Error && (test(error) || caused(error.cause, test))
+
+const isAuthentication = (error: unknown): boolean =>
+  caused(error, (e) => e instanceof AuthorizationError || e instanceof UserAuthenticationExpiredError)
+
+const toMessage = (message: Msg): Message => ({
+  subject: message.subject,
+  reply: message.reply,
+  data: message.data,
+  status: message.headers?.code ?? 0,
+  description: message.headers?.description ?? "",
+  header: (name) => message.headers?.get(name) ?? ""
+})
+
+const linkFailure = (error: unknown): LinkFailure => {
+  const reason = words(error)
+  const kind = caused(error, (e) => e instanceof NoRespondersError)
+    ? "NoResponders"
+    : caused(error, (e) => e instanceof PermissionViolationError)
+    ? "Denied"
+    : "NoAnswer"
+  return new LinkFailure({ kind, reason })
+}
+
+/** Connects, and stays connected as well as it can until the scope ends. */
+export const openLink = Effect.fnUntraced(function*(options: LinkOptions) {
+  const client = yield* clientOptions(options)
+  const peer = client.servers.join(", ")
+  let lastError: unknown = "no server answered"
+  // A dial that nobody waits for any more must not leave its connection behind.
+  const dial = Effect.tryPromise({
+    try: (signal) =>
+      connect(client).then((opened) => {
+        if (signal.aborted) void closing(opened)
+        return opened
+      }),
+    catch: (error) => lastError = error
+  })
+  const closing = (old: NatsConnection): Promise<void> => old.close().catch(() => undefined)
+  let connection: NatsConnection = yield* Effect.uninterruptibleMask((restore) =>
+    restore(
+      dial.pipe(
+        Effect.retry({
+          schedule: Schedule.spaced("250 millis").pipe(Schedule.jittered),
+          while: (error) => !isAuthentication(error)
+        }),
+        Effect.timeoutOrElse({ duration: options.connectTimeout, orElse: () => Effect.fail(lastError) }),
+        Effect.mapError((error) =>
+          isAuthentication(error)
+            ? new AuthenticationFailed({ peer: `nats ${peer}` })
+            : new StoreUnavailable({ operation: `connect to nats ${peer}`, reason: words(error) })
+        )
+      )
+    ).pipe(Effect.tap(() => Effect.addFinalizer(() => Effect.promise(() => closing(connection)))))
+  )
+
+  const up = Latch.makeUnsafe(true)
+  let loss = Deferred.makeUnsafe<string>()
+  let isUp = true
+  const down = (reason: string): void => {
+    isUp = false
+    up.closeUnsafe()
+    Deferred.doneUnsafe(loss, Effect.succeed(reason))
+  }
+  const restored = (): void => {
+    if (isUp) return
+    isUp = true
+    loss = Deferred.makeUnsafe<string>()
+    up.openUnsafe()
+  }
+
+  const follow = Effect.suspend(() =>
+    Stream.fromAsyncIterable(connection.status(), words).pipe(
+      Stream.runForEach((status) => {
+        switch (status.type) {
+          case "disconnect":
+          case "staleConnection":
+          case "forceReconnect":
+            down(`connection to nats ${peer} lost`)
+            return Effect.logDebug(`nats: ${status.type}`)
+          case "reconnect":
+            restored()
+            return Effect.logInfo(`nats: connected again to ${status.server}`)
+          case "error":
+            return Effect.logWarning(`nats: ${words(status.error)}`)
+          default:
+            return Effect.void
+        }
+      }),
+      Effect.ignore
+    )
+  )
+  // The status ends when the client has closed itself (revoked credentials, for one): then it is replaced.
+  yield* follow.pipe(
+    Effect.andThen(Effect.sync(() => down(`connection to nats ${peer} closed`))),
+    Effect.andThen(Effect.promise(() => closing(connection))),
+    Effect.andThen(
+      Effect.uninterruptible(Effect.map(dial, (next) => {
+        connection = next
+        restored()
+      })).pipe(Effect.retry(Schedule.spaced("1 second").pipe(Schedule.jittered)))
+    ),
+    Effect.forever,
+    Effect.forkScoped
+  )
+
+  const link: NatsLink = {
+    request: (subject, payload, timeoutMillis, entries) =>
+      Effect.suspend(() => {
+        if (!isUp) return Effect.fail(new LinkFailure({ kind: "NotSent", reason: "not connected" }))
+        const headers = entries === undefined || entries.length === 0 ? undefined : makeHeaders()
+        for (const [name, value] of entries ?? []) headers!.set(name, value)
+        const answer = Effect.tryPromise({
+          try: () =>
+            connection.request(subject, payload, {
+              timeout: Math.max(1, Math.ceil(timeoutMillis)),
+              ...(headers === undefined ? {} : { headers })
+            }),
+          catch: linkFailure
+        })
+        const broken = Effect.flatMap(
+          Deferred.await(loss),
+          (reason) => Effect.fail(new LinkFailure({ kind: "NoAnswer", reason }))
+        )
+        return Effect.map(Effect.raceFirst(answer, broken), toMessage)
+      }),
+    send: (subject, payload) => {
+      if (isUp && !connection.isClosed()) connection.publish(subject, payload)
+    },
+    inbox: (onMessage) =>
+      Effect.map(
+        Effect.acquireRelease(
+          Effect.try({
+            try: () =>
+              connection.subscribe(createInbox(), {
+                callback: (error, message) => {
+                  if (error === null) onMessage(toMessage(message))
+                }
+              }),
+            catch: (error) => new LinkFailure({ kind: "NotSent", reason: words(error) })
+          }),
+          (subscription) =>
+            Effect.sync(() => {
+              if (!connection.isClosed() && !subscription.isClosed()) subscription.unsubscribe()
+            })
+        ),
+        (subscription) => subscription.getSubject()
+      ),
+    connected: up.await,
+    lost: Effect.suspend(() => Deferred.await(loss)),
+    maxPayload: () => connection.info?.max_payload ?? 1_048_576,
+    serverVersion: () => connection.info?.version ?? "unknown"
+  }
+  return link
+})

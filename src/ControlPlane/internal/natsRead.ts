@@ -1,0 +1,254 @@
+/**
+ * Reading a bucket as a whole: listings, and watches that start with one. A *session* is one short-lived consumer; it ends at the
+ * first doubt (a gap in its sequence, silence, a lost connection), and the next one begins with everything anew. Also without
+ * doubt it is renewed every ten seconds, because replicas of a pausing cluster may diverge without a word; what such a
+ * renewal finds to be newer is told as changes, what it finds to be older as a loss.
+ */
+import { Clock, Effect, Queue, Random, Schedule, Stream } from "effect"
+import type { Scope } from "effect"
+import type { Entry, WatchEvent } from "../ControlStore.ts"
+import { filterOf, isMarker, keyOf, positionOf, readConsumer, streamInfo, textOf } from "./natsBucket.ts"
+import type { Bucket, Position } from "./natsBucket.ts"
+import { LinkFailure } from "./natsConnection.edge.ts"
+import type { Message, NatsLink } from "./natsConnection.edge.ts"
+import { makeWatchSink } from "./watchSink.ts"
+import type { Listed, WatchSink } from "./watchSink.ts"
+
+/** Told of entries that are none of ours or cannot be read; they are left out and the rest goes on. */
+export type ReportForeign = (what: string, reason: string) => Effect.Effect<void>
+
+const silenceMillis = 3_000
+const renewMillis = 10_000
+const requestMillis = 2_000
+
+type Arrival =
+  | { readonly _tag: "Data"; readonly position: Position; readonly subject: string; readonly message: Message }
+  | { readonly _tag: "Heartbeat"; readonly lastConsumer: number }
+  | { readonly _tag: "Ended"; readonly reason: string }
+
+const readArrival = (message: Message): Arrival => {
+  if (message.status === 0) {
+    const position = positionOf(message.reply)
+    return position === undefined
+      ? { _tag: "Ended", reason: "a message without position" }
+      : { _tag: "Data", position, subject: message.subject, message }
+  }
+  return message.status === 100
+    ? { _tag: "Heartbeat", lastConsumer: Number(message.header("Nats-Last-Consumer") || NaN) }
+    : { _tag: "Ended", reason: message.description || `status ${message.status}` }
+}
+
+interface Session {
+  /** messages that were waiting at its start */
+  readonly pending: number
+  /** Everything that has arrived, at least one; fails when nothing does for too long. */
+  readonly take: Effect.Effect<ReadonlyArray<Arrival>, LinkFailure>
+}
+
+const openSession = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, prefix: string) {
+  const arrivals = yield* Effect.acquireRelease(Queue.unbounded<Arrival>(), Queue.shutdown)
+  const inbox = yield* link.inbox((message) => {
+    // The server asks whether we keep up; the answer is an empty message to the address that it names.
+    const stalled = message.header("Nats-Consumer-Stalled")
+    if (message.status === 100 && message.reply) return link.send(message.reply, "")
+    if (stalled !== "") link.send(stalled, "")
+    Queue.offerUnsafe(arrivals, readArrival(message))
+  })
+  const consumer = yield* readConsumer(link, bucket, prefix, inbox, requestMillis)
+  const broken = Effect.flatMap(link.lost, (reason) => Effect.fail(new LinkFailure({ kind: "NoAnswer", reason })))
+  const session: Session = {
+    pending: consumer.pending,
+    take: Effect.raceFirst(Queue.takeAll(arrivals), broken).pipe(
+      Effect.timeoutOrElse({
+        duration: silenceMillis,
+        orElse: () =>
+          Effect.fail(new LinkFailure({ kind: "NoAnswer", reason: `nats was silent for ${silenceMillis} ms` }))
+      })
+    )
+  }
+  return session
+})
+
+/** What a data message says of a key; undefined where it is none of ours. */
+const listedOf = Effect.fnUntraced(function*(
+  bucket: Bucket,
+  arrival: Extract<Arrival, { readonly _tag: "Data" }>,
+  report: ReportForeign
+) {
+  const key = keyOf(bucket, arrival.subject)
+  if (key === undefined) {
+    yield* report(arrival.subject, "is no key of this store")
+    return undefined
+  }
+  const revision = String(arrival.position.stream)
+  if (isMarker(arrival.message.header("KV-Operation"))) return { key, listed: { removedAt: revision } as Listed }
+  const value = textOf(arrival.message.data)
+  if (value !== undefined) return { key, listed: { entry: { key, value, revision } } as Listed }
+  yield* report(key, "holds bytes that are no UTF-8")
+  return { key, listed: { removedAt: revision } as Listed }
+})
+
+/** Checks that nothing is missing between one message and the next. */
+const makeContinuity = () => {
+  let seen = 0
+  return {
+    follows: (arrival: Arrival): boolean => {
+      if (arrival._tag === "Data") {
+        seen += 1
+        return arrival.position.consumer === seen
+      }
+      return arrival._tag === "Ended" || arrival.lastConsumer === seen
+    },
+    count: () => seen
+  }
+}
+
+const gap = new LinkFailure({ kind: "NoAnswer", reason: "a message is missing" })
+
+/**
+ * Collects the listing with which a session begins. What arrives behind it in the same batch belongs to it too: it is newer.
+ */
+const readListing = Effect.fnUntraced(function*(
+  bucket: Bucket,
+  session: Session,
+  continuity: ReturnType<typeof makeContinuity>,
+  report: ReportForeign
+) {
+  const listing = new Map<string, Listed>()
+  let complete = session.pending === 0
+  while (!complete) {
+    for (const arrival of yield* session.take) {
+      if (arrival._tag === "Ended") return yield* new LinkFailure({ kind: "NoAnswer", reason: arrival.reason })
+      if (!continuity.follows(arrival)) return yield* gap
+      // a heartbeat is only sent when there is nothing to deliver
+      if (arrival._tag === "Heartbeat") complete = true
+      else {
+        const told = yield* listedOf(bucket, arrival, report)
+        if (told !== undefined) listing.set(told.key, told.listed)
+        if (arrival.position.pending === 0 || continuity.count() >= session.pending) complete = true
+      }
+    }
+  }
+  return listing
+})
+
+/** All entries with the prefix, sorted by key. Ends with the caller's patience, or with the first doubt. */
+export const listBucket = (
+  link: NatsLink,
+  bucket: Bucket,
+  prefix: string,
+  report: ReportForeign
+): Effect.Effect<ReadonlyArray<Entry>, LinkFailure> =>
+  Effect.scoped(Effect.gen(function*() {
+    const session = yield* openSession(link, bucket, prefix)
+    const listing = yield* readListing(bucket, session, makeContinuity(), report)
+    return Array.from(listing.values())
+      .flatMap((listed) => "entry" in listed && listed.entry.key.startsWith(prefix) ? [listed.entry] : [])
+      .sort((a, b) => a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
+  }))
+
+/** What a watch remembers from one session to the next. */
+interface Memory {
+  /** when the bucket was made: another time means another bucket */
+  created: string | undefined
+  /** highest sequence seen; one below it means that acknowledged writes are gone */
+  highest: number
+}
+
+const checkIdentity = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, memory: Memory, sink: WatchSink) {
+  const info = yield* streamInfo(link, bucket, requestMillis)
+  if (info.error !== undefined) return yield* new LinkFailure({ kind: "NoResponders", reason: info.error.description })
+  const created = String(info.created)
+  const loss = memory.created !== undefined && memory.created !== created
+    ? `bucket ${bucket.name} was made anew`
+    : info.state.last_seq < memory.highest
+    ? `bucket ${bucket.name} lost acknowledged writes: its last is ${info.state.last_seq}, ${memory.highest} was seen`
+    : undefined
+  if (loss !== undefined) {
+    sink.lost(loss)
+    yield* Effect.logWarning(`nats: ${loss}`)
+    memory.highest = 0
+  }
+  memory.created = created
+})
+
+/** One session from its listing to its renewal or to a doubt, which is its failure. */
+const watchSession = Effect.fnUntraced(function*(
+  link: NatsLink,
+  bucket: Bucket,
+  prefix: string,
+  memory: Memory,
+  sink: WatchSink,
+  report: ReportForeign
+) {
+  const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
+  yield* checkIdentity(link, bucket, memory, sink)
+  const session = yield* openSession(link, bucket, prefix)
+  const continuity = makeContinuity()
+  const listing = yield* readListing(bucket, session, continuity, report)
+  for (const [key, listed] of listing) {
+    memory.highest = Math.max(memory.highest, Number("entry" in listed ? listed.entry.revision : listed.removedAt))
+    if (!key.startsWith(prefix)) listing.delete(key)
+  }
+  const loss = sink.relist(listing)
+  if (loss !== undefined) yield* Effect.logWarning(`nats: bucket ${bucket.name}: ${loss}`)
+  let provedAt = yield* now
+  const until = provedAt + renewMillis * (0.9 + 0.2 * (yield* Random.next))
+  sink.current()
+  while (provedAt < until) {
+    for (const arrival of yield* session.take) {
+      if (arrival._tag === "Ended") return yield* new LinkFailure({ kind: "NoAnswer", reason: arrival.reason })
+      if (!continuity.follows(arrival)) return yield* gap
+      if (arrival._tag === "Heartbeat") {
+        provedAt = yield* now
+        sink.current()
+        continue
+      }
+      memory.highest = Math.max(memory.highest, arrival.position.stream)
+      const told = yield* listedOf(bucket, arrival, report)
+      if (told !== undefined && told.key.startsWith(prefix)) {
+        if ("entry" in told.listed) sink.put(told.listed.entry)
+        else sink.removed(told.key, told.listed.removedAt)
+      }
+      // a busy bucket sends no heartbeats: its last message proves as much
+      if (arrival.position.pending === 0 && (yield* now) - provedAt >= 1_000) {
+        provedAt = yield* now
+        sink.current()
+      }
+    }
+  }
+})
+
+/** Watches a prefix for as long as the stream is read. */
+export const watchBucket = (
+  link: NatsLink,
+  bucket: Bucket,
+  prefix: string,
+  report: ReportForeign
+): Stream.Stream<WatchEvent> =>
+  Stream.callback<WatchEvent>(Effect.fnUntraced(function*(queue) {
+    const sink = makeWatchSink(queue)
+    const memory: Memory = { created: undefined, highest: 0 }
+    const filter = filterOf(bucket, prefix)
+    const session: Effect.Effect<void, LinkFailure, Scope.Scope> = link.connected.pipe(
+      Effect.timeoutOrElse({
+        duration: requestMillis,
+        orElse: () => Effect.sync(() => sink.lost("not connected to nats"))
+      }),
+      Effect.andThen(link.connected),
+      Effect.andThen(watchSession(link, bucket, prefix, memory, sink, report))
+    )
+    yield* Effect.scoped(session).pipe(
+      Effect.tapError((failure) =>
+        Effect.andThen(
+          Effect.sync(() => sink.lost(failure.reason)),
+          Effect.logDebug(`nats: watch of ${filter}: ${failure.reason}`)
+        )
+      ),
+      Effect.retry(
+        Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(Schedule.jittered)
+      ),
+      Effect.ignore,
+      Effect.forever
+    )
+  }))
