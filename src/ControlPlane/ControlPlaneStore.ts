@@ -11,7 +11,7 @@
  * Invariant: `remaining` of a lease never grows without a renewal, a resync or a pause of this reader.
  */
 import { Clock, Duration, Effect, Option, PubSub, Schema, type Scope, Stream } from "effect"
-import { InvalidData, OutcomeUnknown, RecordNotFound, RevisionConflict, StoreUnavailable } from "../Actor/errors.ts"
+import { InvalidData, RecordNotFound, RevisionConflict, StoreUnavailable } from "../Actor/errors.ts"
 import { randomHex } from "../Actor/Node.ts"
 import { SystemEvents } from "../Actor/SystemEvents.ts"
 import type {
@@ -251,33 +251,27 @@ export const make: (store: ControlStoreService, options: {
         ))
     )
 
-  const heartbeat = (id: string, writer: string): Effect.Effect<void, ControlPlaneWriteError> =>
+  /** Renews the lease, or begins it. `known`: only where the record is there, since nobody may revive what was deregistered. */
+  const renew = (id: string, writer: string, known: boolean): Effect.Effect<void, ControlPlaneWriteError> =>
     Effect.gen(function*() {
       const key = leaseKey(id)
-      const value = (counter: number, operationNumber: number): string =>
-        encodeLease({
-          state: "Held",
-          counter,
-          duration: Duration.toMillis(ttl),
-          writer,
-          operation: operationNumber
-        })
+      const value = (counter: number): string =>
+        encodeLease({ state: "Held", counter, duration: Duration.toMillis(ttl), writer, operation: counter })
       const seen = leases.leases.get(key)
-      if (seen !== undefined && current) {
+      if (seen !== undefined && current && (!known || records.has(recordKey(id)))) {
         // The usual case: one round trip, at the revision that the watch told.
-        const renewed = yield* Effect.result(store.update(key, value(seen.counter + 1, 0), seen.revision))
+        const renewed = yield* Effect.result(store.update(key, value(seen.counter + 1), seen.revision))
         if (renewed._tag === "Success") return
         if (renewed.failure._tag !== "RevisionConflict") return yield* renewed.failure
       }
       for (let attempt = 1; attempt <= maxAttempts; attempt++) {
-        const record = yield* store.get(recordKey(id))
-        if (Option.isNone(record)) return yield* notFound(id)
+        if (known && Option.isNone(yield* store.get(recordKey(id)))) return yield* notFound(id)
         const lease = yield* store.get(key)
         const counter = Option.isSome(lease) ? decodeLease(lease.value.value)?.counter ?? 0 : 0
         const written = yield* Effect.result(
           Option.isNone(lease)
-            ? store.create(key, value(1, attempt))
-            : store.update(key, value(counter + 1, attempt), lease.value.revision)
+            ? store.create(key, value(1))
+            : store.update(key, value(counter + 1), lease.value.revision)
         )
         if (written._tag === "Success") return
         if (written.failure._tag !== "RevisionConflict") return yield* written.failure
@@ -323,7 +317,10 @@ export const make: (store: ControlStoreService, options: {
           return yield* new InvalidData({ what: "registration", reason: `${id} is not the id of its datacenter` })
         }
         const ours = yield* operation
-        const written = yield* settle(
+        // The lease first: nobody ever sees a fresh record without one. Where the record is refused after all, the lease only
+        // lasts a little longer than it would have.
+        yield* renew(id, registration.writer, false)
+        return yield* settle(
           id,
           ours,
           version === undefined
@@ -331,17 +328,8 @@ export const make: (store: ControlStoreService, options: {
             : store.update(recordKey(id), encoded(registration, ours), version),
           version === undefined ? "absent" : "present"
         )
-        yield* heartbeat(id, registration.writer).pipe(
-          Effect.mapError((error) =>
-            new OutcomeUnknown({
-              operation: `register ${id}`,
-              reason: `the record is written, its lease perhaps not: ${error._tag}`
-            })
-          )
-        )
-        return written
       }),
-    heartbeat,
+    heartbeat: (id, writer) => renew(id, writer, true),
     setState: (id, state, version) =>
       Effect.gen(function*() {
         const read = yield* readRecord(id)
