@@ -77,6 +77,8 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
   /** tables handed over, until their receivers have taken them: by partition and epoch */
   const handedOver = new Map<string, Table>()
   const waiters = new Map<Name.Waiter, Waiting>()
+  /** relocations that wait for the outcome of one try, by name */
+  const placing = new Map<string, Deferred.Deferred<void>>()
   let lastWaiter = 0
 
   const isCurrent = (table: Table) => tables.get(table.partition) === table
@@ -107,6 +109,7 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
       relocation.settled(from, name, "stopped")
     }
     for (const command of commands) perform(table, name, command)
+    tellPlaced(table, name)
   }
 
   const takeWaiters = (ids: ReadonlyArray<Name.Waiter>) =>
@@ -179,14 +182,20 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
   /** Offers homes and waits until the name has one, or wants another try. */
   const offer = (table: Table, name: string, candidates: ReadonlyArray<string>) =>
     Effect.suspend(() => {
+      const settled = Deferred.makeUnsafe<void>()
+      placing.set(name, settled)
       dispatch(table, name, { _tag: "Homes", candidates })
-      const isUnderWay = () => {
-        const state = table.names.get(name)
-        return isCurrent(table) && (state?._tag === "Committing" || state?._tag === "Starting")
-      }
-      return Effect.repeat(Effect.sync(isUnderWay), ($) =>
-        $(Schedule.spaced("50 millis")).pipe(Schedule.while(({ input }) => input))).pipe(Effect.asVoid)
+      return Deferred.await(settled)
     })
+  /** Is the relocation of that name over, for now? */
+  const tellPlaced = (table: Table, name: string) => {
+    const settled = placing.get(name)
+    if (settled === undefined) return
+    const state = isCurrent(table) ? table.names.get(name)?._tag : undefined
+    if (state === "Committing" || state === "Starting") return
+    placing.delete(name)
+    Deferred.doneUnsafe(settled, Exit.void)
+  }
 
   const commit = (table: Table, placed: Placed) => {
     const { partition, epoch } = table
@@ -289,6 +298,7 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
 
   const refuseAll = (table: Table) => {
     const error = moved(table.partition)
+    for (const name of table.names.keys()) tellPlaced(table, name)
     for (const [id, waiter] of waiters) {
       if (waiter.table !== table) continue
       waiters.delete(id)
