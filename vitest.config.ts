@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config"
 
 /** Where tests need real servers, processes, sockets or the platform's clock; everything else runs in virtual time. */
-const integration = ["test/integration/**/*.test.ts", "test/ground/**/*.test.ts"]
+const integration = ["test/integration/**/*.test.ts", "test/ground/**/*.test.ts", "test/bench/**/*.test.ts"]
 /** Failures of whole processes and servers: minutes, not seconds. */
 const faults = ["test/faults/**/*.test.ts"]
 

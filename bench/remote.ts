@@ -1,0 +1,3 @@
+import type { Bench } from "./processes.ts"
+
+export const bench: Bench = {}
