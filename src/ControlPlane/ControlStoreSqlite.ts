@@ -8,7 +8,8 @@
  *
  * The file is only touched in a thread of its own, so no lock and no slow disk ever holds up heartbeats or timers here.
  */
-import { Clock, Duration, Effect, Layer, Option, Queue, Schedule, Scope, Stream } from "effect"
+import { Clock, Duration, Effect, Layer, Option, Queue, Schedule, Stream } from "effect"
+import type { Scope } from "effect"
 import * as Path from "node:path"
 import { OutcomeUnknown, RevisionConflict, SettingInvalid, StoreUnavailable } from "../Actor/errors.ts"
 import * as Settings from "../Actor/Settings.ts"
@@ -18,7 +19,6 @@ import {
   ControlStore,
   type ControlStoreService,
   type Entry,
-  GlobalStore,
   type WatchEvent
 } from "./ControlStore.ts"
 import type { Answer, News, Request, Row, Write } from "./internal/sqliteProtocol.ts"
@@ -27,47 +27,50 @@ import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, isRevision } f
 import { readWithin, writeWithin } from "./internal/storeDeadline.ts"
 import { type Listed, makeWatchSink, type WatchSink } from "./internal/watchSink.ts"
 
-/** Settings of one store in one file. */
-export const group = Settings.group("sqlite", {
+/** Every setting with its default, range and environment variable; spread it to make a group with another namespace. */
+export const settings = {
   /** the database file; created where there is none, in a folder that exists, on a local disk. SQLite keeps two more beside it */
-  file: Settings.text({ env: "TROUPE_SQLITE_FILE" }),
+  file: Settings.text({ env: "SQLITE_FILE" }),
   /**
    * One file holds several stores, told apart by this name: give each cluster that shares a file one of its own. Letters,
    * digits and `-_.`.
    */
-  namespace: Settings.text({ env: "TROUPE_SQLITE_NAMESPACE", default: "cluster", pattern: /^[A-Za-z0-9\-_.]{1,100}$/ }),
+  namespace: Settings.text({ env: "SQLITE_NAMESPACE", default: "cluster", pattern: /^[A-Za-z0-9\-_.]{1,100}$/ }),
   /**
    * `full` syncs each commit to disk before it is acknowledged. `normal` is about four times as fast; what was acknowledged
    * survives the death of processes but not that of the machine, so the store then calls itself not durable.
    */
-  synchronous: Settings.text({ env: "TROUPE_SQLITE_SYNCHRONOUS", default: "full", pattern: /^(full|normal)$/ }),
+  synchronous: Settings.text({ env: "SQLITE_SYNCHRONOUS", default: "full", pattern: /^(full|normal)$/ }),
   /** deadline of each operation */
   requestTimeout: Settings.duration({
-    env: "TROUPE_SQLITE_REQUEST_TIMEOUT",
+    env: "SQLITE_REQUEST_TIMEOUT",
     default: "5 seconds",
     minimum: 50,
     maximum: 60_000
   }),
   /** how often watches look for changes of other processes: half of it is their mean delay, shorter costs processor time */
   pollInterval: Settings.duration({
-    env: "TROUPE_SQLITE_POLL_INTERVAL",
+    env: "SQLITE_POLL_INTERVAL",
     default: "20 millis",
     minimum: 1,
     maximum: 1_000
   }),
   /** bytes of UTF-8 */
   maxValueBytes: Settings.int({
-    env: "TROUPE_SQLITE_MAX_VALUE_BYTES",
+    env: "SQLITE_MAX_VALUE_BYTES",
     default: defaultMaxValueBytes,
     minimum: 1_024,
     maximum: 16 * 1024 * 1024
   })
-})
+}
 
-/** What code may give: everything optional but `file`. */
-export type SqliteOptions = Parameters<typeof group.decode>[0]
-/** What the store reads. */
-export type SqliteSettings = Effect.Success<ReturnType<typeof group.decode>>
+const group = Settings.group("sqlite", settings)
+
+export type PartialSettings = Settings.Partial_<typeof settings>
+export type SettingValues = Settings.Values<typeof settings>
+
+/** Why a store could not be opened: a bad setting, a file that is no store of ours, or one that was busy all the time. */
+export type OpenError = SettingInvalid | StoreUnavailable
 
 /** watches prove that they are current this often */
 const proofInterval = Duration.millis(500)
@@ -103,12 +106,18 @@ const checkFile = (file: string): Effect.Effect<string, SettingInvalid> =>
     )
     : Effect.succeed(Path.resolve(file))
 
-const acquire = Effect.fnUntraced(function*(settings: SqliteSettings) {
+/**
+ * Opens the store with settings that are already decoded; the scope closes it. `SettingInvalid` for a file that waiting cannot
+ * mend (no such folder, no permission, no database of ours); one that is merely busy is waited for.
+ */
+export const open = Effect.fnUntraced(function*(
+  values: SettingValues
+): Effect.fn.Return<ControlStoreService, OpenError, Scope.Scope> {
   const clock = yield* Clock.Clock
   const events = yield* Effect.serviceOption(SystemEvents)
-  const path = yield* checkFile(settings.file)
-  const space = `${settings.namespace}/`
-  const budget = budgetOf(settings.requestTimeout)
+  const path = yield* checkFile(values.file)
+  const space = `${values.namespace}/`
+  const budget = budgetOf(values.requestTimeout)
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
 
   const watches = new Map<number, Watch>()
@@ -157,8 +166,8 @@ const acquire = Effect.fnUntraced(function*(settings: SqliteSettings) {
   const start = (): SqliteThread =>
     startThread({
       path,
-      synchronous: settings.synchronous === "normal" ? "normal" : "full",
-      pollInterval: Duration.toMillis(settings.pollInterval)
+      synchronous: values.synchronous === "normal" ? "normal" : "full",
+      pollInterval: Duration.toMillis(values.pollInterval)
     }, {
       onNews,
       onEnd: (reason) => {
@@ -198,33 +207,24 @@ const acquire = Effect.fnUntraced(function*(settings: SqliteSettings) {
 
   // ---- start: what no waiting can mend is said at once, anything else is waited for
 
-  const opening = Effect.flatMap(
-    ask({ op: "open" }),
-    (answer): Effect.Effect<void, SettingInvalid | StoreUnavailable> =>
-      answer?._tag === "Done"
-        ? Effect.void
-        : answer?._tag === "Refused" && answer.lasting
-        ? Effect.fail(new SettingInvalid({ setting: "sqlite.file", reason: answer.reason }))
-        : Effect.fail(
-          new StoreUnavailable({
-            operation: "open",
-            reason: answer?._tag === "Refused" ? answer.reason : "the store's thread has ended"
-          })
-        )
-  )
+  const unopened = (reason: string) => new StoreUnavailable({ operation: `open ${path}`, reason })
+  let lastReason = "nothing was heard of it"
+  const opening = Effect.flatMap(ask({ op: "open" }), (answer): Effect.Effect<void, OpenError> => {
+    if (answer?._tag === "Done") return Effect.void
+    lastReason = answer?._tag === "Refused" ? answer.reason : "the store's thread has ended"
+    return answer?._tag === "Refused" && answer.lasting
+      ? Effect.fail(new SettingInvalid({ setting: "sqlite.file", reason: lastReason }))
+      : Effect.fail(unopened(lastReason))
+  })
   yield* opening.pipe(
     Effect.retry({
       schedule: Schedule.jittered(Schedule.spaced("100 millis")),
       while: (error) => error._tag === "StoreUnavailable"
     }),
     Effect.timeoutOrElse({
-      duration: settings.requestTimeout,
-      orElse: () => Effect.fail(new StoreUnavailable({ operation: "open", reason: "the file was busy all the time" }))
-    }),
-    Effect.catchTag(
-      "StoreUnavailable",
-      ({ reason }) => Effect.logWarning(`the control store in ${path} is not there yet: ${reason}`)
-    )
+      duration: values.requestTimeout,
+      orElse: () => Effect.fail(unopened(lastReason))
+    })
   )
 
   // ---- watches
@@ -279,7 +279,7 @@ const acquire = Effect.fnUntraced(function*(settings: SqliteSettings) {
             })
           )
       ),
-      readWithin(operation, settings.requestTimeout)
+      readWithin(operation, values.requestTimeout)
     )
 
   const write = (key: string, request: Write) => {
@@ -304,7 +304,7 @@ const acquire = Effect.fnUntraced(function*(settings: SqliteSettings) {
             )
         }
       }),
-      writeWithin(operation, settings.requestTimeout)
+      writeWithin(operation, values.requestTimeout)
     )
   }
   /** a revision that no store gave names no version of the key, whatever is there */
@@ -313,8 +313,8 @@ const acquire = Effect.fnUntraced(function*(settings: SqliteSettings) {
 
   const capabilities: Capabilities = {
     backend: "sqlite",
-    durable: settings.synchronous === "full",
-    maxValueBytes: settings.maxValueBytes,
+    durable: values.synchronous === "full",
+    maxValueBytes: values.maxValueBytes,
     failoverMillis: stallMillis
   }
   const service: ControlStoreService = {
@@ -332,12 +332,12 @@ const acquire = Effect.fnUntraced(function*(settings: SqliteSettings) {
       ),
     create: (key, value) =>
       Effect.andThen(
-        checkEntry(key, value, settings.maxValueBytes),
+        checkEntry(key, value, values.maxValueBytes),
         write(key, { op: "create", key: `${space}${key}`, value })
       ),
     update: (key, value, revision) =>
       Effect.andThen(
-        checkEntry(key, value, settings.maxValueBytes),
+        checkEntry(key, value, values.maxValueBytes),
         atRevision(key, revision, write(key, { op: "update", key: `${space}${key}`, value, revision }))
       ),
     remove: (key, revision) =>
@@ -350,28 +350,16 @@ const acquire = Effect.fnUntraced(function*(settings: SqliteSettings) {
   return service
 })
 
-/**
- * Opens the store; the scope closes it. `SettingInvalid` for settings out of range, and for a file that waiting cannot mend
- * (no such folder, no permission, no database of ours). A file that is merely busy is waited for, first here and then by each
- * operation within its own deadline.
- */
-export const make = (
-  options: SqliteOptions
-): Effect.Effect<ControlStoreService, SettingInvalid, Scope.Scope> => Effect.flatMap(group.decode(options), acquire)
-
-/** As `make`, with the settings from the environment. */
-export const makeConfig: Effect.Effect<ControlStoreService, SettingInvalid, Scope.Scope> = Effect.flatMap(
-  group.config,
-  acquire
-)
+/** Opens a store; what is not given takes its default. */
+export const make = (partial: PartialSettings): Effect.Effect<ControlStoreService, OpenError, Scope.Scope> =>
+  Effect.flatMap(group.decode(partial), open)
 
 /** The cluster's store in that file. */
-export const layer = (options: SqliteOptions): Layer.Layer<ControlStore, SettingInvalid> =>
-  Layer.effect(ControlStore, make(options))
+export const layer = (partial: PartialSettings): Layer.Layer<ControlStore, OpenError> =>
+  Layer.effect(ControlStore, make(partial))
 
-/** As `layer`, from `TROUPE_SQLITE_FILE` and the other variables of the settings. */
-export const layerConfig: Layer.Layer<ControlStore, SettingInvalid> = Layer.effect(ControlStore, makeConfig)
-
-/** The store that all datacenters on this machine share, in that file; its namespace is `global` where none is given. */
-export const layerGlobal = (options: SqliteOptions): Layer.Layer<GlobalStore, SettingInvalid> =>
-  Layer.effect(GlobalStore, make({ namespace: "global", ...options }))
+/** The same, from the environment: `SQLITE_FILE`, `SQLITE_NAMESPACE`, and so on as `settings` names them. */
+export const layerConfig: Layer.Layer<ControlStore, OpenError> = Layer.effect(
+  ControlStore,
+  Effect.flatMap(group.config, open)
+)

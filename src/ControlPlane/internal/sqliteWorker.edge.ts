@@ -4,7 +4,7 @@
  * Writes that wait are committed together (one sync to disk for all of them). A file that another process holds is tried
  * again after a short, random pause, because SQLite's own waiting is unfair and would keep reads and proofs waiting too.
  */
-import { parentPort, workerData } from "node:worker_threads"
+import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads"
 import { FileTrouble, openFile, type SqliteFile, type State, troubleOf } from "./sqliteFile.edge.ts"
 import type { Answer, Inbound, News, Outbound, ThreadOptions, Write } from "./sqliteProtocol.ts"
 
@@ -235,8 +235,7 @@ const waitForFile = (): void => {
   pausing = true
   setTimeout(() => {
     pausing = false
-    commit()
-    send()
+    serve()
   }, pause * (0.5 + Math.random()))
   pause = Math.min(longestPause, pause * 1.5)
 }
@@ -274,19 +273,26 @@ const handle = (message: Inbound): void => {
   }
 }
 
+/** Serves everything that has been said by now: this is where writes meet for one commit. */
+const serve = (): void => {
+  for (let more = receiveMessageOnPort(port); more !== undefined; more = receiveMessageOnPort(port)) {
+    inbox.push(...more.message as ReadonlyArray<Inbound>)
+  }
+  const all = inbox
+  inbox = []
+  for (const message of all) handle(message)
+  send()
+  commit()
+  send()
+}
+
 let scheduled = false
 port.on("message", (messages: ReadonlyArray<Inbound>) => {
   inbox.push(...messages)
   if (scheduled) return
   scheduled = true
-  // everything that has arrived by then is served together: this is where writes meet for one commit
   setImmediate(() => {
     scheduled = false
-    const all = inbox
-    inbox = []
-    for (const message of all) handle(message)
-    send()
-    commit()
-    send()
+    serve()
   })
 })
