@@ -27,7 +27,7 @@ export const TransferLine = Schema.Struct({
   id: Schema.NonEmptyString,
   at: Schema.String.check(
     Schema.makeFilter((text) =>
-      /^\d{4}-\d\d-\d\dT/.test(text) && !Number.isNaN(Date.parse(text)) || "a time in ISO 8601"
+      /^\d{4}-\d\d-\d\dT/.test(text) && !Number.isNaN(Date.parse(text)) || "Expected a time in ISO 8601"
     )
   ),
   from: Schema.NonEmptyString,

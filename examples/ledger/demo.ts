@@ -7,7 +7,7 @@
  * Exits with 1 if a balance differs or a refusal that was provoked did not come.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Actor, type ActorSystem } from "effect-troupe"
+import { Actor, type ActorSystem, type Address } from "effect-troupe"
 import { Clock, Console, Data, Effect, FileSystem, Schedule } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Rpc } from "effect/rpc"
@@ -15,7 +15,7 @@ import * as Path from "node:path"
 import { Account } from "./Account.ts"
 import { fold } from "./fold.ts"
 import * as Ledger from "./Ledger.ts"
-import { count, milliseconds, percentile, seconds, table } from "./report.ts"
+import { count, milliseconds, money, percentile, seconds, table } from "./report.ts"
 import { type ControlPlaneChoice, controlPlanes, type Site, start } from "./sites.ts"
 import { balances, openAccounts, perform, type Tally } from "./transfers.ts"
 
@@ -91,6 +91,25 @@ const provoke = Effect.fnUntraced(function*(system: ActorSystem.ActorSystem["Ser
   return tried
 })
 
+/** Where some of the accounts are, and how many are on each node. */
+const showPlaces = Effect.fnUntraced(function*(
+  ledger: Ledger.Ledger,
+  homes: ReadonlyMap<string, Address.NodeAddress>
+) {
+  const onNode = new Map<string, number>()
+  for (const { dataCenter, id } of homes.values()) {
+    const key = `${dataCenter} ${id}`
+    onNode.set(key, (onNode.get(key) ?? 0) + 1)
+  }
+  for (const [node, accounts] of [...onNode].sort()) yield* Console.log(`  ${node}: ${count(accounts)} accounts`)
+  const first = ledger.transfers.find(({ from, to }) => homes.get(from)?.dataCenter !== homes.get(to)?.dataCenter)
+  if (first === undefined) return
+  const [sender, receiver] = [homes.get(first.from)!, homes.get(first.to)!]
+  yield* Console.log(`  the first transfer between datacenters: ${first.memo}, ${money(first.debit)} from`)
+  yield* Console.log(`    ${first.from} on ${sender.dataCenter} ${sender.id} (${sender.host}:${sender.port}) to`)
+  yield* Console.log(`    ${first.to} on ${receiver.dataCenter} ${receiver.id} (${receiver.host}:${receiver.port})`)
+})
+
 const run = Effect.fnUntraced(function*(path: string, choice: ControlPlaneChoice) {
   const ledger = yield* Ledger.read(path)
   yield* Console.log(
@@ -121,16 +140,17 @@ const run = Effect.fnUntraced(function*(path: string, choice: ControlPlaneChoice
     })
   }
 
-  let opened = 0
+  const homes = new Map<string, Address.NodeAddress>()
   yield* withProgress(
     "accounts",
     ledger.accounts.length,
-    () => opened,
-    openAccounts(sites, ledger.accounts, (dataCenter) => {
-      opened++
-      tallies.get(dataCenter)!.accounts++
+    () => homes.size,
+    openAccounts(sites, ledger.accounts, (account, node) => {
+      homes.set(account, node)
+      tallies.get(node.dataCenter)!.accounts++
     })
   )
+  yield* showPlaces(ledger, homes)
   let done = 0
   yield* withProgress(
     "transfers",
@@ -213,4 +233,8 @@ const demo = Command.make("demo", {
   Command.withDescription("Runs a ledger of transfers through actors in two datacenters")
 )
 
-demo.pipe(Command.run({ version: "0.1.0" }), Effect.provide(NodeServices.layer), NodeRuntime.runMain)
+demo.pipe(
+  Command.run({ version: "0.1.0" }),
+  Effect.provide(NodeServices.layer),
+  NodeRuntime.runMain
+)

@@ -12,6 +12,10 @@ export const table = (head: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyA
 /** 10400 -> `10 400` */
 export const count = (value: number): string => String(value).replace(/\B(?=(\d{3})+$)/g, " ")
 
+/** { cents: 1250, currency: "EUR" } -> `12.50 EUR` */
+export const money = ({ cents, currency }: { readonly cents: number; readonly currency: string }): string =>
+  `${(cents / 100).toFixed(2)} ${currency}`
+
 export const milliseconds = (microseconds: number): string => `${(microseconds / 1_000).toFixed(1)} ms`
 
 export const seconds = (nanoseconds: bigint): string => `${(Number(nanoseconds / 1_000_000n) / 1_000).toFixed(1)} s`

@@ -3,7 +3,7 @@
  * control store, the datacenters share the control plane, and nothing else is shared. Everything ends with the scope.
  */
 import { ActorSystem, ControlPlane, ControlStore, Layers } from "effect-troupe"
-import { Context, Effect, Layer, ManagedRuntime } from "effect"
+import { Context, Effect, Layer, ManagedRuntime, References } from "effect"
 import { AccountLive } from "./Account.ts"
 import type { Residency } from "./Ledger.ts"
 
@@ -68,7 +68,8 @@ const node = (dataCenter: string, serves: ReadonlyArray<Residency>) =>
       remoting: { host: "127.0.0.1", port: 0 },
       cluster: { roles: ["ledger"], minimumMembers: nodesEach },
       dataCenter: { name: dataCenter, labels: Object.fromEntries(serves.map((residency) => [residency, "served"])) }
-    }))
+    })),
+    Layer.provide(Layer.succeed(References.MinimumLogLevel)("Warn")) // the demo speaks for its nodes
   )
 
 /** Starts everything, and waits until each node sees the other datacenter. */

@@ -2,7 +2,7 @@
  * Drives a ledger through the actors: opens the accounts where their residency asks for, then performs each transfer from the
  * sender's datacenter. Transfers that share an account keep the file's order; all others run side by side.
  */
-import { type Actor, type ActorRef, type ActorSystem } from "effect-troupe"
+import type { Actor, ActorRef, ActorSystem, Address } from "effect-troupe"
 import { Clock, Deferred, Effect, Schedule } from "effect"
 import { Account } from "./Account.ts"
 import type { AccountLine, Ledger, Transfer } from "./Ledger.ts"
@@ -10,6 +10,7 @@ import { dataCenterFor, type Site } from "./sites.ts"
 
 type AccountRef = typeof Account extends Actor.Kind<infer Rpcs, infer _Props> ? ActorRef.ActorRef<Rpcs> : never
 type System = ActorSystem.ActorSystem["Service"]
+type NodeAddress = Address.NodeAddress
 
 /** transfers that may be under way at once */
 const concurrency = 64
@@ -44,7 +45,7 @@ const isRetryable = (error: { readonly _tag: string; readonly retryable?: boolea
 export const openAccounts = Effect.fnUntraced(function*(
   sites: ReadonlyArray<Site>,
   accounts: ReadonlyArray<AccountLine>,
-  onOpened: (dataCenter: string) => void
+  onOpened: (account: string, where: NodeAddress) => void
 ) {
   const systems = sites.flatMap((site) => site.systems)
   yield* Effect.forEach(accounts, ({ id, openingCents, residency }, index) => {
@@ -56,7 +57,7 @@ export const openAccounts = Effect.fnUntraced(function*(
       props: { openingCents }
     }).pipe(
       Effect.retry({ schedule: askAgain, while: isRetryable }),
-      Effect.tap((ref) => Effect.sync(() => onOpened(ref.address.node.dataCenter)))
+      Effect.tap((ref) => Effect.sync(() => onOpened(id, ref.address.node)))
     )
   }, { concurrency: 32, discard: true })
 })

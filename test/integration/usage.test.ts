@@ -114,7 +114,7 @@ describe("examples/usage", () => {
               ETCD_ENDPOINTS: global.endpoints.join(",")
             })
           }))
-        for (const program of programs) yield* program.until(/ready/i, 60_000)
+        for (const program of programs) yield* program.until(/node is ready/, 60_000)
         for (const program of programs) {
           program.child.kill("SIGTERM")
           assert.strictEqual(yield* program.exit, 0, program.output())

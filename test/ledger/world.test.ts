@@ -71,7 +71,7 @@ describe("the ledger in a simulated world", () => {
           }))
           const tallies = new Map(dataCenters.map((dataCenter) => [dataCenter, emptyTally(dataCenter)]))
           yield* world.run(
-            openAccounts(sites, ledger.accounts, (dataCenter) => void tallies.get(dataCenter)!.accounts++)
+            openAccounts(sites, ledger.accounts, (_, { dataCenter }) => void tallies.get(dataCenter)!.accounts++)
           )
 
           let done = 0
