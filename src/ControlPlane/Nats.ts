@@ -1,2 +1,3 @@
-/** NATS JetStream behind the store port. Loads the NATS client, which is an optional peer. */
+/** NATS JetStream behind the store port and the control plane. Loads the NATS client, which is an optional peer. */
+export * as ControlPlaneNats from "./ControlPlaneNats.ts"
 export * as ControlStoreNats from "./ControlStoreNats.ts"
