@@ -11,9 +11,18 @@ export interface Proxy {
   readonly port: number
   /** Bytes vanish in both directions, without a word; new connections open and stay mute. */
   readonly blackHole: Effect.Effect<void>
+  /**
+   * Holds bytes back in both directions until `open`, when all of them arrive: what TCP makes of a network that is away for a
+   * while. So a request may arrive long after its sender gave it up.
+   */
+  readonly hold: Effect.Effect<void>
+  /** Resets all connections; new ones pass as before. */
+  readonly reset: Effect.Effect<void>
+  /** Milliseconds that bytes take in each direction from now on. */
+  readonly delay: (millis: number) => Effect.Effect<void>
   /** Hangs up on everyone and takes nobody new. */
   readonly refuse: Effect.Effect<void>
-  /** Lets new connections through. */
+  /** Lets new connections through, and what was held back. */
   readonly open: Effect.Effect<void>
   /** Called for each chunk on its way to the client, before it is passed on; for cutting at a chosen moment. */
   readonly onServerData: (listener: ((chunk: Buffer) => void) | undefined) => void
@@ -36,7 +45,10 @@ export const startProxy = (target: string): Effect.Effect<Proxy, never, Scope.Sc
             Number(target.slice(target.lastIndexOf(":") + 1))
           ]
           const pairs = new Set<Pair>()
-          let mode: "open" | "blackHole" | "refuse" = "open"
+          let mode: "open" | "blackHole" | "hold" | "refuse" = "open"
+          let millis = 0
+          let released: Promise<void> = Promise.resolve()
+          let release = (): void => undefined
           let watcher: ((chunk: Buffer) => void) | undefined
           const hangUp = (pair: Pair) => {
             pairs.delete(pair)
@@ -51,7 +63,7 @@ export const startProxy = (target: string): Effect.Effect<Proxy, never, Scope.Sc
             pairs.add(pair)
             server.on("error", () => hangUp(pair))
             const pass = (from: net.Socket, to: net.Socket, watched: boolean) => {
-              from.on("data", (chunk) => {
+              const give = (chunk: Buffer) => {
                 if (pair.dead) return
                 if (watched) watcher?.(chunk)
                 if (pair.dead || to.destroyed) return
@@ -59,6 +71,18 @@ export const startProxy = (target: string): Effect.Effect<Proxy, never, Scope.Sc
                   from.pause()
                   to.once("drain", () => from.resume())
                 }
+              }
+              // chunks on their way; while there are any, later ones queue behind them
+              let underway = 0
+              let last: Promise<void> = Promise.resolve()
+              from.on("data", (chunk) => {
+                if (underway === 0 && mode !== "hold" && millis === 0) return give(chunk)
+                underway += 1
+                const travelled = millis === 0 ? last : new Promise<void>((done) => setTimeout(done, millis).unref())
+                last = Promise.all([last, travelled, released]).then(() => {
+                  underway -= 1
+                  give(chunk)
+                })
               })
               // a dead pair does not even say goodbye
               from.on("close", () => pair.dead ? undefined : hangUp(pair))
@@ -81,11 +105,23 @@ export const startProxy = (target: string): Effect.Effect<Proxy, never, Scope.Sc
                   mode = "blackHole"
                   for (const pair of pairs) pair.dead = true
                 }),
+                hold: Effect.sync(() => {
+                  if (mode === "hold") return
+                  mode = "hold"
+                  released = new Promise((done) => release = done)
+                }),
+                reset: Effect.sync(() => {
+                  for (const pair of pairs) hangUp(pair)
+                }),
+                delay: (next) => Effect.sync(() => void (millis = next)),
                 refuse: Effect.sync(() => {
                   mode = "refuse"
                   for (const pair of pairs) hangUp(pair)
                 }),
-                open: Effect.sync(() => void (mode = "open")),
+                open: Effect.sync(() => {
+                  mode = "open"
+                  release()
+                }),
                 onServerData: (next) => void (watcher = next)
               }
             }))
