@@ -74,7 +74,7 @@ beforeAll(() => {
   )
   expect(installed.status, installed.output).toBe(0)
   unpacked = Path.join(consumer, "node_modules/effect-troupe")
-  for (const name of [...needed(), "@types/node", "undici-types"]) {
+  for (const name of new Set([...needed(), "@types/node", "undici-types"])) {
     const link = Path.join(consumer, "node_modules", name)
     Fs.mkdirSync(Path.dirname(link), { recursive: true })
     Fs.symlinkSync(Path.join(modules, name), link)
