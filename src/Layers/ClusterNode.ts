@@ -28,10 +28,11 @@ export const cluster = (options: ClusterNodeOptions) =>
     Layer.provideMerge(SystemEvents.layer)
   )
 
-/** `cluster` from the environment; a process that leaves on SIGTERM ends with exit code 0. */
+/** `cluster` from the environment; a process that leaves on SIGTERM ends with exit code 0, one
+ * that was fenced with 1. */
 export const clusterConfig = Rings.clusterNode(Remoting.layerConfig, Cluster.layerConfig).pipe(
   Layer.provideMerge(Identity.layerConfigIn(onlyDataCenter)),
   Layer.provide(Transport.layerTcpConfig),
-  Layer.provideMerge(SystemEvents.layer),
-  Layer.provide(ProcessSignals.layerExitCode)
+  Layer.provideMerge(ProcessSignals.layer),
+  Layer.provideMerge(SystemEvents.layer)
 )

@@ -38,12 +38,13 @@ export const multiDataCenter = (options: MultiDataCenterOptions) =>
 
 /**
  * `multiDataCenter` from the environment (`TROUPE_SYSTEM`, `TROUPE_DATACENTER`, `TROUPE_HOST`, `TROUPE_PORT`,
- * `TROUPE_SECRET`, `TROUPE_ROLES`, ...). A process that leaves on SIGTERM ends with exit code 0.
+ * `TROUPE_SECRET`, `TROUPE_ROLES`, ...). A process that leaves on SIGTERM ends with exit code 0, one
+ * that was fenced with 1.
  */
 export const multiDataCenterConfig = Announce.layerReady.pipe(
   Layer.provideMerge(Rings.dataCenterNode(Remoting.layerConfig, Cluster.layerConfig, DataCenters.layerConfig)),
   Layer.provideMerge(Identity.layerConfig),
   Layer.provide(Transport.layerTcpConfig),
-  Layer.provideMerge(SystemEvents.layer),
-  Layer.provide(ProcessSignals.layerExitCode)
+  Layer.provideMerge(ProcessSignals.layer),
+  Layer.provideMerge(SystemEvents.layer)
 )

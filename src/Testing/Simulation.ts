@@ -8,7 +8,7 @@
  *
  * Monitors watch every node at each step; `world.violations` is empty or the run has found a bug.
  */
-import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, Random, Schema, Scope, Stream } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Random, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as ActorHost from "../Actor/ActorHost.ts"
 import type { NodeAddress } from "../Actor/Address.ts"
@@ -112,6 +112,16 @@ const closeWithin = Duration.minutes(5)
 
 const storeOf = (dataCenter: string) => `store:${dataCenter}`
 
+/** One start of a node. */
+interface Running {
+  readonly scope: Scope.Closeable
+  context: Context.Context<NodeServices> | undefined
+  /** neither crashed, left, nor failed to start */
+  alive: boolean
+  /** why it could not start */
+  failure: string | undefined
+}
+
 /** Moves the clock until the fiber is done, or the limit is reached. */
 const drive = <A, E>(fiber: Fiber.Fiber<A, E>, step: Duration.Duration, limit: Duration.Duration) =>
   Effect.suspend(() => {
@@ -128,13 +138,18 @@ const drive = <A, E>(fiber: Fiber.Fiber<A, E>, step: Duration.Duration, limit: D
 /** Builds the world and starts its nodes, in order. Needs the `TestClock` that `it.effect` provides. */
 export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
   const worldScope = yield* Effect.scope
+  const worldContext = yield* Effect.context<never>()
   const clock = yield* Clock.Clock
   const began = clock.currentTimeMillisUnsafe()
   // whole milliseconds: fractions differ in their last bits when a world begins late on its clock
   const now = () => Math.round(clock.currentTimeMillisUnsafe() - began)
   const trace = new Trace()
-  const monitors = new Monitors()
+  const monitors = new Monitors((id) => {
+    const node = nodes.find((candidate) => candidate.id === id)
+    return node?.isUp === true && Context.get(node.context, Cluster.Cluster).mayAct()
+  })
   const dataCenterNames = Object.keys(options.dataCenters)
+  const nodes: Array<SimulatedNode> = []
 
   const network = yield* SimulatedNetwork.make({
     seed: `${options.seed}/network`,
@@ -150,15 +165,13 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
     const backend = backends.get(dataCenter)!
     const id = `${dataCenter}-${index}`
     let starts = 0
-    let running:
-      | { readonly scope: Scope.Closeable; context: Context.Context<NodeServices> | undefined; alive: boolean }
-      | undefined
+    let running: Running | undefined
 
     const start = Effect.gen(function*() {
       if (running?.alive === true) return
       starts++
       const scope = yield* Scope.make()
-      const own: NonNullable<typeof running> = { scope, context: undefined, alive: true }
+      const own: Running = { scope, context: undefined, alive: true, failure: undefined }
       running = own
       monitors.started(id)
       const random = yield* Random.Random.pipe(Random.withSeed(`${options.seed}/${id}/${starts}`))
@@ -175,6 +188,8 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
               trace.add({ at: now(), where: id, event })
               monitors.event(now(), id, event)
               inner.publish(event)
+              // As in production: a process whose node was fenced ends, for its supervisor to start it again.
+              if (event._tag === "MemberFenced") Effect.runForkWith(worldContext)(Effect.forkIn(leave, worldScope))
             }
           }))
       )
@@ -212,13 +227,22 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
             )
           })
         ),
+        Effect.catchCause((cause) =>
+          Effect.suspend(() => {
+            if (!own.alive) return Effect.void
+            own.failure = Cause.pretty(cause)
+            trace.add({ at: now(), where: id, event: { _tag: "NodeFailed", reason: String(Cause.squash(cause)) } })
+            gone(own)
+            return Effect.asVoid(Effect.forkIn(Scope.close(scope, Exit.void), worldScope))
+          })
+        ),
         Effect.provideService(Random.Random, random),
         Effect.provideService(SimulatedNetwork.Entropy, SimulatedNetwork.entropyOf(random)),
-        Effect.forkIn(scope, { startImmediately: true })
+        Effect.forkIn(worldScope, { startImmediately: true })
       )
     })
 
-    const gone = (own: NonNullable<typeof running>) => {
+    const gone = (own: Running) => {
       own.alive = false
       monitors.crashed(id)
       network.crash(id)
@@ -268,13 +292,13 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
       leave,
       restart: start
     }
-    return { node, start, close, isAlive: () => running?.alive === true }
+    return { node, start, close, isAlive: () => running?.alive === true, failure: () => running?.failure }
   }
 
   const started = dataCenterNames.flatMap((name) =>
     Array.from({ length: options.dataCenters[name]!.nodes }, (_, index) => startNode(name, index))
   )
-  const nodes = started.map((entry) => entry.node)
+  nodes.push(...started.map((entry) => entry.node))
   const isAlive = (node: SimulatedNode) => started.some((entry) => entry.node === node && entry.isAlive())
   yield* Effect.addFinalizer(() =>
     Effect.gen(function*() {
@@ -328,7 +352,11 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
       do {
         yield* TestClock.adjust(spent === 0 ? Duration.zero : readyStep)
         spent += Duration.toMillis(readyStep)
-        lacks = (yield* Effect.forEach(nodes.filter(isAlive), waiting)).flat()
+        const failed = started.flatMap((entry) => {
+          const reason = entry.failure()
+          return reason === undefined ? [] : [`${entry.node.id}: could not start: ${reason}`]
+        })
+        lacks = [...failed, ...(yield* Effect.forEach(nodes.filter(isAlive), waiting)).flat()]
       } while (lacks.length > 0 && spent < limit)
       if (lacks.length > 0) return yield* new WorldNotReady({ after: readyWithin, waiting: lacks })
     }),
@@ -354,6 +382,7 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
       return trace.hash
     },
     get violations() {
+      monitors.timePassed(now())
       return monitors.violations
     }
   }

@@ -15,14 +15,14 @@ const stopped = (id: string) => ({
 
 describe("monitors", () => {
   it("a second acting owner of a name is a violation", () => {
-    const monitors = new Monitors()
+    const monitors = new Monitors(() => true)
     monitors.event(1, "a", started("a", 1))
     monitors.event(2, "b", started("b", 2))
     assert.deepStrictEqual(monitors.violations.map((violation) => violation.invariant), ["uniqueActingOwner"])
   })
 
   it("a held owner beside its successor is none, until it acts again", () => {
-    const monitors = new Monitors()
+    const monitors = new Monitors(() => true)
     monitors.event(1, "a", started("a", 1))
     monitors.event(2, "a", { _tag: "WorkHeld", held: true })
     monitors.event(3, "b", started("b", 2))
@@ -31,8 +31,18 @@ describe("monitors", () => {
     assert.deepStrictEqual(monitors.violations.map((violation) => violation.at), [4])
   })
 
+  it("an owner without a lease beside its successor is one only when nobody tells it in time", () => {
+    const monitors = new Monitors((node) => node !== "a")
+    monitors.event(1, "a", started("a", 1))
+    monitors.event(2, "b", started("b", 2))
+    monitors.timePassed(2000)
+    assert.deepStrictEqual(monitors.violations, [])
+    monitors.timePassed(4000)
+    assert.deepStrictEqual(monitors.violations.map((violation) => violation.at), [4000])
+  })
+
   it("an owner that crashed or stopped first makes room", () => {
-    const monitors = new Monitors()
+    const monitors = new Monitors(() => true)
     monitors.event(1, "a", started("a", 1))
     monitors.crashed("a")
     monitors.event(2, "b", started("b", 2))
@@ -42,7 +52,7 @@ describe("monitors", () => {
   })
 
   it("a placement number that does not rise is a violation", () => {
-    const monitors = new Monitors()
+    const monitors = new Monitors(() => true)
     monitors.event(1, "a", started("a", 2))
     monitors.event(2, "a", stopped("a"))
     monitors.event(3, "b", started("b", 2))
@@ -50,7 +60,7 @@ describe("monitors", () => {
   })
 
   it("a view older than one already seen is a violation", () => {
-    const monitors = new Monitors()
+    const monitors = new Monitors(() => true)
     monitors.viewSeen(1, "a", 4)
     monitors.viewSeen(2, "a", 3)
     assert.deepStrictEqual(monitors.violations.map((violation) => violation.invariant), ["viewsAreOrdered"])

@@ -9,6 +9,7 @@ import type { SystemEvent } from "../../Actor/SystemEvents.ts"
 export type WorldAction =
   | { readonly _tag: "NodeStarted"; readonly incarnation: string }
   | { readonly _tag: "NodeCrashed" }
+  | { readonly _tag: "NodeFailed"; readonly reason: string }
   | { readonly _tag: "Partitioned"; readonly between: ReadonlyArray<string>; readonly and: ReadonlyArray<string> }
   | { readonly _tag: "Healed" }
 
