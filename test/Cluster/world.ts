@@ -195,6 +195,7 @@ export const makeWorld = Effect.fnUntraced(function*(seed: number | string = 1) 
     cutStore: (...members: ReadonlyArray<Member>) => Effect.sync(() => members.forEach(({ id }) => storeCuts.add(id))),
     healStore: (...members: ReadonlyArray<Member>) =>
       Effect.sync(() => members.forEach(({ id }) => storeCuts.delete(id))),
+    isLinked: (a: Member, b: Member) => isOpen(keyOf(a.address), keyOf(b.address)),
     heal: Effect.sync(() => {
       cuts.clear()
       storeCuts.clear()

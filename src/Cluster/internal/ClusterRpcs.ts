@@ -115,9 +115,9 @@ export class ClusterRpcs extends RpcGroup.make(
     error: Superseded
   }),
   // ---- asked of any member
-  /** Are you there, do you hold me for alive, and how busy are you? */
+  /** Are you there, do you hold me for alive, and how busy are you? `closed`: your own lease is closed, and this is how you learn. */
   Rpc.make("Ping", {
-    payload: { from: Schema.String, view: Schema.Int },
+    payload: { from: Schema.String, view: Schema.Int, closed: Schema.Boolean },
     success: Schema.Struct({ alive: Schema.Boolean, view: Schema.Int, load: Schema.Int })
   })
 ) {}

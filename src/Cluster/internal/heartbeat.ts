@@ -41,7 +41,7 @@ export const make = Effect.fnUntraced(
       const address = addressOf(membership.current(), key)
       if (address === undefined) return Effect.void
       const view = membership.current().view?.number ?? 0
-      return calls.peer(address, interval).Ping({ from: membership.key, view }).pipe(
+      return calls.peer(address, interval).Ping({ from: membership.key, view, closed: false }).pipe(
         Effect.flatMap((answer) => {
           heardAt.set(key, now())
           // A closed lease is a fact that never reverts: one member's word is enough.

@@ -79,10 +79,11 @@ export const make = Effect.fnUntraced(function*(parts: {
   const loadOf = (key: string) => {
     const address = addressOf(membership.current(), key)
     if (address === undefined) return Effect.succeed(Number.POSITIVE_INFINITY)
-    return calls.peer(address, Duration.millis(loadPatience)).Ping({ from: membership.key, view: 0 }).pipe(
-      Effect.map((answer) => answer.load),
-      Effect.orElseSucceed(() => Number.POSITIVE_INFINITY)
-    )
+    return calls.peer(address, Duration.millis(loadPatience)).Ping({ from: membership.key, view: 0, closed: false })
+      .pipe(
+        Effect.map((answer) => answer.load),
+        Effect.orElseSucceed(() => Number.POSITIVE_INFINITY)
+      )
   }
 
   const inOrder = (keys: ReadonlyArray<string>, target: Target) =>

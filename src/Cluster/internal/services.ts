@@ -62,8 +62,9 @@ export const makeServices = Effect.fnUntraced(
     const handlers: Calls.Handlers = {
       ...directory.handlers,
       ...memberHost.handlers,
-      Ping: ({ from }) =>
-        Effect.sync(() => {
+      Ping: ({ closed, from }) =>
+        Effect.gen(function*() {
+          if (closed) yield* membership.lease.fence
           const { view } = membership.current()
           const dead = view !== undefined && View.find(view, from)?.status === "Dead"
           return {
@@ -74,7 +75,7 @@ export const makeServices = Effect.fnUntraced(
         })
     }
     late.handlers = handlers
-    yield* MembershipEvents.follow(membership, events, remoting)
+    yield* MembershipEvents.follow(membership, calls, events, remoting)
 
     // ---- the end of this incarnation
     const fenced = Effect.gen(function*() {
