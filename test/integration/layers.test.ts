@@ -1,0 +1,110 @@
+// Deployments: each is one Layer, refuses what contradicts it by name before anything starts, and gives its resources back.
+import { assert, describe, it } from "@effect/vitest"
+import { ConfigProvider, Effect, Layer } from "effect"
+import { ActorSystem, ControlPlane, ControlStore, Layers } from "effect-troupe"
+import { Account, AccountLive } from "../../examples/usage/account.ts"
+
+const settingOf = (error: unknown): string =>
+  typeof error === "object" && error !== null && "setting" in error ? String(error.setting) : String(error)
+
+describe("Layers.singleNode", () => {
+  it.effect("runs actors in this process, and refuses what only others could do", () =>
+    Effect.gen(function*() {
+      const system = yield* ActorSystem.ActorSystem
+      const account = yield* system.spawn(Account, "acct-1", { props: { opening: 3 } })
+      assert.strictEqual(yield* account.ask.Balance(), 3)
+      const elsewhere = yield* Effect.flip(
+        system.spawnOn(Account, "acct-2", { dataCenter: "mars-1", props: { opening: 0 } })
+      )
+      assert.include(["RecordNotFound", "DataCenterNotReady"], elsewhere._tag)
+      const role = yield* Effect.flip(system.spawnOn(Account, "acct-2", { role: "ledger", props: { opening: 0 } }))
+      assert.strictEqual(role._tag, "NoEligibleMember")
+      assert.strictEqual((yield* system.members).length, 1)
+      assert.isTrue(yield* system.isLeader)
+    }).pipe(Effect.provide(AccountLive.pipe(Layer.provideMerge(Layers.singleNode({ system: "bank" }))))))
+})
+
+describe("Layers.cluster", () => {
+  const node = (options: Layers.ClusterNodeOptions) =>
+    AccountLive.pipe(Layer.provideMerge(Layers.cluster(options)), Layer.provide(ControlStore.layerMemory))
+
+  it.live("is a cluster of one over a real socket, and closes what it opened", () =>
+    Effect.gen(function*() {
+      const address = yield* Effect.scoped(Effect.gen(function*() {
+        const context = yield* Layer.build(node({ system: "bank" }))
+        return yield* Effect.provideContext(
+          Effect.gen(function*() {
+            const system = yield* ActorSystem.ActorSystem
+            const account = yield* system.spawnOn(Account, "acct-1", { props: { opening: 4 } })
+            assert.strictEqual(yield* account.ask.Balance(), 4)
+            return system.node
+          }),
+          context
+        )
+      }))
+      // the port is free again
+      yield* Effect.scoped(Layer.build(node({ system: "bank", remoting: { port: address.port } })))
+    }))
+
+  it.live("names a setting that is out of range, unknown, or exposes a node without a secret", () =>
+    Effect.gen(function*() {
+      const refused = (options: Layers.ClusterNodeOptions) =>
+        Effect.scoped(Layer.build(node(options))).pipe(Effect.flip, Effect.map(settingOf))
+      assert.strictEqual(yield* refused({ system: "" }), "node.system")
+      assert.strictEqual(yield* refused({ system: "bank", cluster: { partitionCount: 0 } }), "cluster.partitionCount")
+      assert.strictEqual(yield* refused({ system: "bank", remoting: { host: "0.0.0.0" } }), "remoting.host")
+      const misspelt = { minimumMember: 1 } as Layers.ClusterNodeOptions["cluster"]
+      assert.strictEqual(yield* refused({ system: "bank", cluster: misspelt }), "cluster.minimumMember")
+    }))
+})
+
+describe("Layers.multiDataCenterConfig", () => {
+  const stores = Layer.merge(ControlStore.layerMemory, ControlPlane.layerMemory)
+  const start = (environment: Record<string, string>) =>
+    Effect.scoped(Effect.flatMap(
+      Layer.build(AccountLive.pipe(Layer.provideMerge(Layers.multiDataCenterConfig), Layer.provide(stores))),
+      (context) =>
+        Effect.provideContext(
+          Effect.gen(function*() {
+            const system = yield* ActorSystem.ActorSystem
+            yield* system.awaitDataCenter(system.node.dataCenter)
+            return system.node
+          }),
+          context
+        )
+    )).pipe(Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown(environment))))
+
+  it.live("takes everything from the environment", () =>
+    Effect.gen(function*() {
+      const node = yield* start({ TROUPE_SYSTEM: "bank", TROUPE_DATACENTER: "us-east-1", TROUPE_NODE_ID: "n1" })
+      assert.strictEqual(node.dataCenter, "us-east-1")
+      assert.strictEqual(node.id, "n1")
+    }))
+
+  it.live("names the variable that is missing or wrong", () =>
+    Effect.gen(function*() {
+      const refused = (environment: Record<string, string>) => Effect.map(Effect.flip(start(environment)), settingOf)
+      assert.strictEqual(yield* refused({ TROUPE_DATACENTER: "us-east-1" }), "TROUPE_SYSTEM")
+      assert.strictEqual(yield* refused({ TROUPE_SYSTEM: "bank" }), "TROUPE_DATACENTER")
+      const base = { TROUPE_SYSTEM: "bank", TROUPE_DATACENTER: "us-east-1" }
+      assert.strictEqual(yield* refused({ ...base, TROUPE_PORT: "http" }), "TROUPE_PORT")
+      assert.strictEqual(yield* refused({ ...base, TROUPE_HEARTBEAT_INTERVAL: "soon" }), "TROUPE_HEARTBEAT_INTERVAL")
+      assert.include(yield* refused({ ...base, TROUPE_HOST: "0.0.0.0" }), "host")
+    }))
+})
+
+describe("a node whose settings contradict its cluster's", () => {
+  it.live("is refused by name", () =>
+    Effect.gen(function*() {
+      const store = yield* ControlStore.makeMemory()
+      const stores = Layer.succeed(ControlStore.ControlStore)(store)
+      const node = (partitionCount: number) =>
+        Layers.cluster({ system: "bank", cluster: { partitionCount } }).pipe(Layer.provide(stores))
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* Layer.build(node(16))
+        const refused = yield* Effect.flip(Effect.scoped(Layer.build(node(32))))
+        assert.strictEqual(refused._tag, "ProtocolMismatch")
+        assert.include(JSON.stringify(refused), "partitionCount")
+      }))
+    }))
+})
