@@ -4,12 +4,12 @@
  * can be looked at with them.
  */
 import type { ApiError, ConsumerInfo, StreamConfig, StreamInfo } from "@nats-io/jetstream"
-import { Effect, Random } from "effect"
+import { Effect } from "effect"
 import type { Scope } from "effect"
 import { SettingInvalid, StoreUnavailable } from "../../Actor/errors.ts"
 import { LinkFailure } from "./natsConnection.edge.ts"
 import type { Message, NatsLink } from "./natsConnection.edge.ts"
-import { keyProblem } from "./storeData.ts"
+import { keyProblem, randomId } from "./storeData.ts"
 
 export interface Bucket {
   readonly name: string
@@ -78,14 +78,6 @@ export const api = <A>(
 
 export const streamInfo = (link: NatsLink, bucket: Bucket, timeoutMillis: number) =>
   api<StreamInfo>(link, `STREAM.INFO.${bucket.stream}`, undefined, timeoutMillis)
-
-const hex = (x: number) => Math.floor(x * 0x1_0000_0000).toString(16).padStart(8, "0")
-
-/** 128 random bits as text */
-export const randomId: Effect.Effect<string> = Effect.map(
-  Effect.all([Random.next, Random.next, Random.next, Random.next]),
-  (parts) => parts.map(hex).join("")
-)
 
 export interface ReadConsumer {
   readonly name: string

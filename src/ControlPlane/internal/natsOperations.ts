@@ -10,11 +10,11 @@ import type { PubAck, StoredMsg } from "@nats-io/jetstream"
 import { Clock, Duration, Effect, Option, Random, Result } from "effect"
 import { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from "../../Actor/errors.ts"
 import type { ControlStoreService, Revision, WriteError } from "../ControlStore.ts"
-import { api, codes, isMarker, parseReply, randomId, subjectOf, textOf } from "./natsBucket.ts"
+import { api, codes, isMarker, parseReply, subjectOf, textOf } from "./natsBucket.ts"
 import type { Bucket, Reply } from "./natsBucket.ts"
 import { LinkFailure } from "./natsConnection.edge.ts"
 import type { NatsLink } from "./natsConnection.edge.ts"
-import { isRevision } from "./storeData.ts"
+import { isRevision, randomId } from "./storeData.ts"
 
 /** one attempt within an operation's deadline */
 const attemptMillis = 1_000

@@ -2,7 +2,7 @@
  * What every backend checks before it sends anything: keys, prefixes and values that no store could take end as `InvalidData`
  * here, with the same words whatever the backend.
  */
-import { Effect } from "effect"
+import { Effect, Random } from "effect"
 import { InvalidData } from "../../Actor/errors.ts"
 
 /** longest key in bytes that every backend takes */
@@ -60,3 +60,11 @@ export const checkEntry = (key: string, value: string, maxValueBytes: number): E
 
 /** Can this be the revision of an entry? Zero, which some stores give to absent keys, and what is no number cannot. */
 export const isRevision = (revision: string): boolean => /^[1-9]\d{0,17}$/.test(revision)
+
+const hex = (x: number) => Math.floor(x * 0x1_0000_0000).toString(16).padStart(8, "0")
+
+/** 128 random bits as text */
+export const randomId: Effect.Effect<string> = Effect.map(
+  Effect.all([Random.next, Random.next, Random.next, Random.next]),
+  (parts) => parts.map(hex).join("")
+)

@@ -28,6 +28,9 @@ export interface WatchSink {
   readonly lost: (reason: string) => void
   /** false between a gap and the snapshot that repairs it */
   readonly sighted: () => boolean
+  /** the keys that are held, whether the consumer has been told of them or not */
+  readonly keys: () => Iterable<string>
+  readonly revisionOf: (key: string) => Revision | undefined
 }
 
 export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink => {
@@ -121,6 +124,8 @@ export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink =
       tellSnapshot()
     },
     lost,
-    sighted: () => sighted
+    sighted: () => sighted,
+    keys: () => held.keys(),
+    revisionOf: (key) => held.get(key)?.revision
   }
 }

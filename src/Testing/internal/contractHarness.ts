@@ -66,6 +66,8 @@ export interface Follower {
     what: string,
     test: (held: ReadonlyMap<string, Entry>) => boolean
   ) => Effect.Effect<void, ContractViolation>
+  /** Takes all that has been told by now. */
+  readonly drain: Effect.Effect<void, ContractViolation>
   /** everything told so far and taken by `until*` */
   readonly told: ReadonlyArray<WatchEvent>
   readonly held: ReadonlyMap<string, Entry>
@@ -144,6 +146,7 @@ export const follow = (
       })
 
     return {
+      drain: Effect.flatMap(Queue.clear(events), (all) => Effect.forEach(all, take, { discard: true })),
       until: takeUntil,
       untilHeld: (what, test) =>
         Effect.suspend(() => sighted && test(held) ? Effect.void : takeUntil(what, () => sighted && test(held))),

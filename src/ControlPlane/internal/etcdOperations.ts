@@ -1,0 +1,250 @@
+/**
+ * The single-key operations on etcd, with true outcomes. Each write is one transaction that compares the key's revision, and
+ * carries an id of its own behind the value. A write without an answer is tried again as the very same transaction: it can
+ * succeed only if it had not been applied, and if it finds the key changed, its own id there proves that it had been. What neither
+ * shows stays unknown.
+ */
+import { Clock, Duration, Effect, Random, Result } from "effect"
+import { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from "../../Actor/errors.ts"
+import type { ControlStoreService, Entry, Revision, WriteError } from "../ControlStore.ts"
+import { EtcdFailure } from "./etcdClient.edge.ts"
+import type { EtcdLink, Header, KeyValue, RangeResponse } from "./etcdClient.edge.ts"
+import { isRevision, keyProblem, randomId } from "./storeData.ts"
+
+/** one attempt within an operation's deadline */
+const attemptMillis = 1_000
+/** entries that one page of a listing holds */
+const pageSize = 500
+
+// ---- keys and values as etcd keeps them ----------------------------------------------------------------------------------------
+
+export interface Namespace {
+  /** ends with `/` */
+  readonly root: string
+}
+
+export const makeNamespace = (text: string): Namespace => ({ root: `${text.replace(/\/+$/, "")}/` })
+
+/** All keys with the prefix, as etcd names ranges: from `key` up to but without `range_end`. */
+export const rangeOf = (namespace: Namespace, prefix: string): { readonly key: Buffer; readonly range_end: Buffer } => {
+  const key = Buffer.from(namespace.root + prefix, "utf8")
+  const range_end = Buffer.from(key)
+  // keys are ASCII, so the last byte can always be raised
+  range_end[range_end.length - 1]! += 1
+  return { key, range_end }
+}
+
+export const keyOf = (namespace: Namespace, key: Buffer): string | undefined => {
+  const text = key.toString("utf8").slice(namespace.root.length)
+  return keyProblem(text) === undefined ? text : undefined
+}
+
+/** The writer's id follows the value behind a control character; an entry that others wrote has none. */
+const writerPattern = /\u001e([0-9a-f]{32})$/
+
+const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
+/** undefined: bytes that are no UTF-8 */
+export const valueOf = (bytes: Buffer): { readonly value: string; readonly writer: string | undefined } | undefined => {
+  try {
+    const text = strict.decode(bytes)
+    const writer = writerPattern.exec(text)
+    return writer === null
+      ? { value: text, writer: undefined }
+      : { value: text.slice(0, writer.index), writer: writer[1] }
+  } catch {
+    return undefined
+  }
+}
+
+interface TxnResponse {
+  readonly header: Header
+  readonly succeeded: boolean
+  readonly responses: ReadonlyArray<{ readonly response_range?: RangeResponse | null }>
+}
+
+export interface Listing {
+  /** the revision at which it was taken */
+  readonly revision: string
+  readonly kvs: ReadonlyArray<KeyValue>
+}
+
+/** All of a range at one revision, page by page. Linearizable: it holds everything acknowledged before it was asked for. */
+export const readRange = Effect.fnUntraced(function*(
+  link: EtcdLink,
+  range: { readonly key: Buffer; readonly range_end: Buffer },
+  options: { readonly keysOnly: boolean; readonly timeoutMillis: number }
+): Effect.fn.Return<Listing, EtcdFailure> {
+  const kvs: Array<KeyValue> = []
+  let revision = "0"
+  let key = range.key
+  while (true) {
+    const page: RangeResponse = yield* link.call<RangeResponse>(
+      "KV",
+      "range",
+      { key, range_end: range.range_end, limit: pageSize, revision, keys_only: options.keysOnly },
+      options.timeoutMillis
+    )
+    if (revision === "0") revision = page.header.revision
+    for (const kv of page.kvs) kvs.push(kv)
+    const last = page.kvs.at(-1)
+    if (!page.more || last === undefined) return { revision, kvs }
+    key = Buffer.concat([last.key, Buffer.from([0])])
+  }
+})
+
+// ---- operations ----------------------------------------------------------------------------------------------------------------
+
+export type Operations = Pick<ControlStoreService, "get" | "create" | "update" | "remove" | "list">
+
+export const makeOperations = (
+  link: EtcdLink,
+  namespace: Namespace,
+  deadline: Duration.Duration,
+  report: (what: string, reason: string) => Effect.Effect<void>
+): Operations => {
+  // the last moments are kept for saying what happened
+  const patience = Duration.toMillis(deadline) * 0.98
+  const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
+  const bytesOf = (key: string) => Buffer.from(namespace.root + key, "utf8")
+
+  /** `attempt` learns whether an earlier one may have been applied. Ends in time with its result or with `failed`. */
+  const persist = Effect.fnUntraced(function*<A, E, F>(
+    attempt: (timeoutMillis: number, uncertain: boolean) => Effect.Effect<A, E>,
+    failed: (failure: EtcdFailure, uncertain: boolean) => F
+  ): Effect.fn.Return<A, Exclude<E, EtcdFailure> | F> {
+    const end = (yield* now) + patience
+    let uncertain = false
+    let last = new EtcdFailure({ kind: "NotSent", reason: "no endpoint was reached" })
+    while (true) {
+      const left = end - (yield* now)
+      if (left <= 0) return yield* Effect.fail(failed(last, uncertain))
+      const result = yield* Effect.result(attempt(Math.min(attemptMillis, left), uncertain))
+      if (Result.isSuccess(result)) return result.success
+      const failure = result.failure
+      if (!(failure instanceof EtcdFailure)) return yield* Effect.fail(failure as Exclude<E, EtcdFailure>)
+      last = failure
+      if (failure.kind === "NoAnswer") uncertain = true
+      else if (failure.kind !== "NotSent" && failure.kind !== "Refused" && failure.kind !== "Compacted") {
+        return yield* Effect.fail(failed(failure, uncertain))
+      }
+      const rest = Math.max(0, end - (yield* now))
+      yield* Effect.sleep(Math.min(rest, 20 + 80 * (yield* Random.next)))
+    }
+  })
+
+  const persistRead = <A, E>(operation: string, attempt: (timeoutMillis: number) => Effect.Effect<A, E>) =>
+    persist(
+      (timeoutMillis) => attempt(timeoutMillis),
+      (failure) => new StoreUnavailable({ operation, reason: failure.reason })
+    )
+
+  const transact = (
+    key: string,
+    expected: Revision,
+    change: object,
+    timeoutMillis: number
+  ): Effect.Effect<TxnResponse, EtcdFailure> => {
+    const at = bytesOf(key)
+    return link.call("KV", "txn", {
+      compare: [{ result: "Equal", target: "Mod", key: at, mod_revision: expected }],
+      success: [change],
+      failure: [{ request_range: { key: at } }]
+    }, timeoutMillis)
+  }
+
+  /** `writer` is the id that the change leaves behind; a removal leaves none. */
+  const writeAt = (operation: string, key: string, expected: Revision, change: object, writer: string | undefined) =>
+    persist(
+      (timeoutMillis, uncertain) =>
+        Effect.flatMap(
+          transact(key, expected, change, timeoutMillis),
+          (answer): Effect.Effect<Revision, RevisionConflict | OutcomeUnknown> => {
+            if (answer.succeeded) return Effect.succeed(answer.header.revision)
+            const found = answer.responses[0]?.response_range?.kvs[0]
+            if (!uncertain) {
+              return Effect.fail(
+                new RevisionConflict(found === undefined ? { key } : { key, current: found.mod_revision })
+              )
+            }
+            return found !== undefined && writer !== undefined && valueOf(found.value)?.writer === writer
+              ? Effect.succeed(found.mod_revision)
+              : Effect.fail(
+                new OutcomeUnknown({ operation, reason: "an answer was lost, and the key has moved on since" })
+              )
+          }
+        ),
+      (failure, uncertain): WriteError =>
+        uncertain
+          ? new OutcomeUnknown({ operation, reason: failure.reason })
+          : failure.kind === "TooLarge"
+          ? new InvalidData({ what: `value of ${key}`, reason: failure.reason })
+          : new StoreUnavailable({ operation, reason: failure.reason })
+    )
+
+  const put = (
+    operation: string,
+    key: string,
+    value: string,
+    expected: Revision
+  ): Effect.Effect<Revision, WriteError> =>
+    Effect.flatMap(randomId, (writer) => {
+      const change = { request_put: { key: bytesOf(key), value: Buffer.from(`${value}\u001e${writer}`, "utf8") } }
+      return writeAt(operation, key, expected, change, writer)
+    })
+
+  const entryOf = (key: string, kv: KeyValue): Entry | undefined => {
+    const held = valueOf(kv.value)
+    return held === undefined ? undefined : { key, value: held.value, revision: kv.mod_revision }
+  }
+
+  const ifRevision = <A>(key: string, revision: Revision, write: Effect.Effect<A, WriteError>) =>
+    isRevision(revision) ? write : Effect.fail(new RevisionConflict({ key }))
+
+  return {
+    get: (key) =>
+      persistRead(
+        `get ${key}`,
+        (timeoutMillis) =>
+          Effect.flatMap(link.call<RangeResponse>("KV", "range", { key: bytesOf(key) }, timeoutMillis), ({ kvs }) => {
+            const kv = kvs[0]
+            if (kv === undefined) return Effect.succeedNone
+            const entry = entryOf(key, kv)
+            return entry === undefined
+              ? Effect.fail(new InvalidData({ what: `value of ${key}`, reason: "is no UTF-8" }))
+              : Effect.succeedSome(entry)
+          })
+      ),
+    // revision 0 is what etcd gives to an absent key
+    create: (key, value) => put(`create ${key}`, key, value, "0"),
+    update: (key, value, revision) => ifRevision(key, revision, put(`update ${key}`, key, value, revision)),
+    remove: (key, revision) =>
+      ifRevision(
+        key,
+        revision,
+        Effect.asVoid(
+          writeAt(`remove ${key}`, key, revision, { request_delete_range: { key: bytesOf(key) } }, undefined)
+        )
+      ),
+    list: (prefix) =>
+      Effect.flatMap(
+        persistRead(`list ${prefix}`, (timeoutMillis) =>
+          readRange(link, rangeOf(namespace, prefix), { keysOnly: false, timeoutMillis })),
+        ({ kvs }) =>
+          Effect.gen(function*() {
+            const entries: Array<Entry> = []
+            for (const kv of kvs) {
+              const key = keyOf(namespace, kv.key)
+              const entry = key === undefined ? undefined : entryOf(key, kv)
+              if (entry !== undefined) {
+                entries.push(entry)
+              } else {yield* report(
+                  kv.key.toString("utf8"),
+                  key === undefined ? "is no key of this store" : "is no UTF-8"
+                )}
+            }
+            return entries
+          })
+      )
+  }
+}
