@@ -5,6 +5,7 @@
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import * as typeTests from "./check/typeTests.ts"
 
 const root = Path.join(import.meta.dirname, "..")
 const cache = Path.join(root, ".cache")
@@ -17,7 +18,7 @@ interface Count {
 
 const none: Count = { passed: 0, failed: 0 }
 
-const start = (command: string, args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) => {
+const start = (command: string, args: ReadonlyArray<string>) => {
   const run = spawnSync(command, args, {
     cwd: root,
     stdio: "inherit",
@@ -61,32 +62,13 @@ const vitest = (...projects: ReadonlyArray<string>) => (): Count => {
   return { passed: numPassedTests, failed }
 }
 
-/** Type tests. Their runner needs a TypeScript that is a library (7 is none): it fetches 6.0 into the cache folder once. */
-const typeTests = (): Count => {
-  const report = Path.join(cache, "tstyche.json")
-  Fs.rmSync(report, { force: true })
-  const passed = start(
-    process.execPath,
-    [
-      Path.join(modules, "tstyche/dist/bin.js"),
-      "--target",
-      "6.0",
-      "--reporters",
-      `list,summary,${Path.join(root, "scripts/check/tstyche-count.ts")}`
-    ],
-    { TSTYCHE_STORE_PATH: Path.join(cache, "tstyche"), TSTYCHE_COUNT: report }
-  )
-  const counted = Fs.existsSync(report) ? JSON.parse(Fs.readFileSync(report, "utf8")) as Count : none
-  return passed ? counted : { passed: counted.passed, failed: Math.max(1, counted.failed) }
-}
-
 const steps: Readonly<Record<string, ReadonlyArray<readonly [name: string, run: () => Count]>>> = {
   all: [
     ["type check", script("scripts/check/types.ts")],
     ["lint", script("node_modules/oxlint/bin/oxlint")],
     ["house rules", script("scripts/check/main.ts")],
     ["format", script("node_modules/dprint/bin.cjs", "check")],
-    ["type tests", typeTests],
+    ["type tests", typeTests.run],
     ["tests", vitest("unit", "integration")]
   ],
   faults: [["failure tests", vitest("faults")]]

@@ -26,6 +26,16 @@ const plain: Readonly<Record<string, string>> = {
     `export const nonce = async () => [crypto.randomUUID(), performance.now(), Date.now(), Math.random()]\n`
 }
 
+const entries = {
+  ".": "./src/index.ts",
+  "./Actor": "./src/Actor/index.ts",
+  "./ControlPlane": "./src/ControlPlane/index.ts",
+  "./ControlPlane/Nats": "./src/ControlPlane/Nats.ts",
+  "./ControlPlane/Etcd": "./src/ControlPlane/Etcd.ts",
+  "./Layers": "./src/Layers/index.ts",
+  "./testing": "./src/Testing/index.ts"
+}
+
 let root = ""
 beforeAll(() => {
   root = Fs.mkdtempSync(Path.join(Os.tmpdir(), "troupe-rules-"))
