@@ -69,9 +69,9 @@ describe("A cluster under faults", () => {
       const [a, b, c] = members
       yield* drive(a!.system.spawnOn(Counter, "n", { on: "b", props: { from: 1 } }))
       yield* world.cutStore(b!)
-      yield* TestClock.adjust("9 seconds")
+      yield* TestClock.adjust("7 seconds")
       assert.deepStrictEqual(held(b!.events), [])
-      yield* TestClock.adjust("21 seconds")
+      yield* TestClock.adjust("23 seconds")
       assert.strictEqual(hosts([a!, c!], "n").length, 1)
       assert.strictEqual(eventsOf(b!, "MemberFenced").length, 1)
       assert.deepStrictEqual(hosts([b!], "n"), [])

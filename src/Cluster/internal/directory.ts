@@ -40,6 +40,8 @@ export interface Directory {
   readonly adopt: (table: Table, name: string, state: Name.NameState) => void
   /** names that are neither running nor gone: something about them is under way */
   readonly unsettled: (table: Table) => number
+  /** are the entries of that partition at that epoch still this member's to tell? */
+  readonly isNeeded: (partition: number, epoch: number) => boolean
   /** is anything of the table being written? */
   readonly writing: (table: Table) => boolean
   /** stops that placement at that member, until it is certain */
@@ -466,6 +468,7 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
       for (const state of table.names.values()) if (state._tag !== "Running") count++
       return count
     },
+    isNeeded: (partition, epoch) => tables.get(partition)?.epoch === epoch || handedOver.has(`${partition}@${epoch}`),
     writing: (table) => {
       for (const state of table.names.values()) {
         if (state._tag === "Committing" || state._tag === "Removing") return true

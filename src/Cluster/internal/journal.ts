@@ -1,15 +1,20 @@
 /**
  * The journal of this incarnation as an owner of names: one write in flight, and all that waits meanwhile goes into the next one
- * (group commit). And the reader of journals that others left.
+ * (group commit). Now and then what is live is repeated in pages and what came before is dropped. And the reader of journals
+ * that others left.
  *
- * Invariant: an append is acknowledged only when its record is in the store; after a seal nothing is appended any more.
+ * Invariants: an append is acknowledged only when its record is in the store; after a seal nothing is appended any more; nothing is
+ * dropped before the pages that repeat it are complete.
  */
 import { Deferred, Effect, Option, Queue, Schedule } from "effect"
 import { Fenced, type InvalidData, type OutcomeUnknown, StoreUnavailable } from "../../Actor/errors.ts"
+import type { Revision } from "../../ControlPlane/ControlStore.ts"
 import * as Record from "./journalRecord.ts"
 import type { Membership } from "./membership.ts"
 
 export interface Journal {
+  /** numbers in use and names in them, for metrics and tests */
+  readonly size: () => { readonly records: number; readonly names: number }
   /**
    * Waits until the changes are in the store, in this order. `StoreUnavailable`: certainly not written. `Fenced`: this
    * incarnation has a successor, and will never write again.
@@ -26,17 +31,40 @@ interface Pending {
 
 /** Changes that one record takes at most; its size is capped by the store's own limit as well. */
 const maxChanges = 256
+/** Records beyond those that pages would need, after which pages are written. */
+const slack = 64
 /** Share of the largest value that the store takes which one record may fill. */
 const fill = 0.5
 
 const backoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(Schedule.jittered)
 
-export const make = Effect.fnUntraced(function*(membership: Membership) {
+/**
+ * `isNeeded`: must that partition's entries at that epoch still be found here? `maySettle`: false while a table of this owner still
+ * rests on older journals, because then a removal in this one has something to remove there.
+ */
+export const make = Effect.fnUntraced(function*(membership: Membership, tables: {
+  readonly isNeeded: (partition: number, epoch: number) => boolean
+  readonly maySettle: () => boolean
+}) {
   const { keys, store } = membership
   const maxBytes = Math.floor(store.capabilities.maxValueBytes * fill)
+  const scope = yield* Effect.scope
   const queue = yield* Queue.unbounded<Pending>()
   let sequence = 0
   let operation = 0
+  /** lowest number that is not dropped yet */
+  let base = 1
+  const revisions = new Map<number, Revision>()
+  /** what the records so far amount to, by name */
+  const committed = new Map<string, Record.Change & { readonly _tag: "Put" }>()
+  const note = (changes: ReadonlyArray<Record.Change>) => {
+    for (const change of changes) {
+      if (change._tag === "Put") committed.set(change.placed.spec.name, change)
+      else if ((committed.get(change.name)?.placed.placement ?? Infinity) <= change.placement) {
+        committed.delete(change.name)
+      }
+    }
+  }
 
   const fenced = () =>
     new Fenced({ what: `journal of ${membership.key}`, ours: membership.key, current: "sealed by a successor" })
@@ -49,16 +77,19 @@ export const make = Effect.fnUntraced(function*(membership: Membership) {
           ? Effect.succeed("Absent" as const)
           : Effect.map(
             Record.decode(entry.value.value),
-            (record) =>
-              Option.isSome(record) && record.value._tag !== "Sealed" && record.value.operation === mine
-                ? "Mine" as const
-                : "Another" as const
+            (record) => {
+              if (Option.isNone(record) || record.value._tag === "Sealed" || record.value.operation !== mine) {
+                return "Another" as const
+              }
+              revisions.set(number, entry.value.revision)
+              return "Mine" as const
+            }
           )
       )
     )
 
   /** One record under the next number. Once an outcome was unknown it goes on until it is settled. */
-  const write = (record: Record.JournalRecord & { readonly operation: number }) =>
+  const write = (record: Exclude<Record.JournalRecord, { readonly _tag: "Sealed" }>) =>
     Effect.gen(function*() {
       const number = sequence + 1
       const value = Record.encode(record)
@@ -70,7 +101,10 @@ export const make = Effect.fnUntraced(function*(membership: Membership) {
             return yield* new StoreUnavailable({ operation: "journal", reason: "this member's lease has lapsed" })
           }
           const written = yield* Effect.result(store.create(keys.journal(membership.key, number), value))
-          if (written._tag === "Success") return
+          if (written._tag === "Success") {
+            revisions.set(number, written.success)
+            return
+          }
           const error = written.failure
           if (error._tag === "OutcomeUnknown") unsettled = true
           if (error._tag !== "RevisionConflict") return yield* error
@@ -93,6 +127,7 @@ export const make = Effect.fnUntraced(function*(membership: Membership) {
           Effect.fail(new StoreUnavailable({ operation: "journal", reason: error.reason })))
       )
       sequence = number
+      note(record.changes)
     })
 
   const sizeOf = (changes: ReadonlyArray<Record.Change>): number => JSON.stringify(changes).length * 2
@@ -116,7 +151,50 @@ export const make = Effect.fnUntraced(function*(membership: Membership) {
       for (const pending of batch) Deferred.doneUnsafe(pending.done, exit)
     }
   })
-  yield* Effect.forkScoped(Effect.forever(flush))
+
+  // ---- pages
+
+  const isDue = () =>
+    sequence - base >= slack + 2 * Math.ceil(committed.size / maxChanges) && membership.mayAct() && tables.maySettle()
+  const drop = (upTo: number) =>
+    Effect.gen(function*() {
+      for (let number = base; number < upTo; number++) {
+        const revision = revisions.get(number)
+        if (revision !== undefined) {
+          // Whether this one is dropped now or stays as rubbish changes nothing for a reader.
+          yield* Effect.ignore(store.remove(keys.journal(membership.key, number), revision))
+          revisions.delete(number)
+        }
+        base = number + 1
+      }
+    })
+  /** One page at a time, between the batches, each with what is live at its own moment. */
+  const paging = Effect.gen(function*() {
+    if (!isDue()) return
+    const from = sequence + 1
+    for (const [name, change] of committed) {
+      if (!tables.isNeeded(change.partition, change.epoch)) committed.delete(name)
+    }
+    const names = Array.from(committed.keys())
+    let at = 0
+    do {
+      const changes: Array<Record.Change> = []
+      let bytes = 0
+      while (at < names.length && changes.length < maxChanges) {
+        const change = committed.get(names[at]!)
+        const size = change === undefined ? 0 : sizeOf([change])
+        if (changes.length > 0 && bytes + size > maxBytes) break
+        if (change !== undefined) changes.push(change)
+        bytes += size
+        at++
+      }
+      yield* write({ _tag: "Page", operation: ++operation, from, last: at >= names.length, changes })
+      if (Queue.sizeUnsafe(queue) > 0) yield* flush
+    } while (at < names.length)
+    yield* Effect.forkIn(drop(from), scope)
+  }).pipe(Effect.catch((error) => Effect.logDebug(`the journal is compacted later: ${error._tag}`)))
+
+  yield* Effect.forkScoped(Effect.forever(Effect.andThen(flush, paging)))
 
   const append: Journal["append"] = (changes) =>
     changes.length === 0 ? Effect.void : Effect.suspend(() => {
@@ -161,5 +239,9 @@ export const make = Effect.fnUntraced(function*(membership: Membership) {
       // the schedule has no end: nothing comes here
       Effect.catch(() => Effect.never)
     )
-  return { append, seal } satisfies Journal
+  return {
+    append,
+    seal,
+    size: () => ({ records: sequence - base + 1, names: committed.size })
+  } satisfies Journal
 })

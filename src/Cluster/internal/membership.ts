@@ -179,6 +179,13 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
           frozen = "the store has lost the view"
           return trouble(frozen)
         }
+        if (event.key.startsWith(keys.memberPrefix)) {
+          return Effect.sync(() => {
+            const records = new Map(snapshot.records)
+            for (const known of snapshot.records.keys()) if (keys.member(known) === event.key) records.delete(known)
+            tell({ ...snapshot, records })
+          })
+        }
         if (event.key.startsWith(keys.kindsPrefix)) {
           return Effect.sync(() => {
             const kinds = new Map(snapshot.kinds)

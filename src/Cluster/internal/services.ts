@@ -25,6 +25,7 @@ import * as ClusterPlacement from "./placement.ts"
 import * as Rebuild from "./rebuild.ts"
 import * as Relocation from "./relocation.ts"
 import { membersOf, type Snapshot } from "./snapshot.ts"
+import * as Sweep from "./sweep.ts"
 import * as View from "./view.ts"
 
 export const makeServices = Effect.fnUntraced(
@@ -38,14 +39,20 @@ export const makeServices = Effect.fnUntraced(
     const fork = yield* FiberSet.makeRuntime<never>()
 
     // ---- parts. Some know each other in a circle: what closes it is set below, before the join.
-    const late: { handlers?: Calls.Handlers; rebuild?: Rebuild.Rebuild } = {}
+    const late: { handlers?: Calls.Handlers; rebuild?: Rebuild.Rebuild; directory?: Directory.Directory } = {}
     let leaving = false
     const isLeaving = () => leaving
 
     const membership = yield* Membership.make(settings, host)
     const calls: Calls.Calls = yield* Calls.make(membership, remoting, () => late.handlers!)
     const heartbeat = yield* Heartbeat.make(membership, calls, host)
-    const journal = yield* Journal.make(membership)
+    const journal = yield* Journal.make(membership, {
+      isNeeded: (partition, epoch) => late.directory!.isNeeded(partition, epoch),
+      maySettle: () =>
+        membership.current().view?.partitions.every((partition) =>
+          partition.owner !== membership.key || partition.state === "Owned"
+        ) === true
+    })
     const relocation = yield* Relocation.make(membership, heartbeat.isHeard)
     // Hosts see a view before owners do: epochs rise before anything is ordered by them.
     const memberHost = yield* MemberHost.make(membership, host, () => calls, isLeaving)
@@ -56,6 +63,7 @@ export const makeServices = Effect.fnUntraced(
       calls: () => calls,
       rebuild: (tables) => void fork(late.rebuild!.run(tables))
     })
+    late.directory = directory
     late.rebuild = Rebuild.make({ membership, journal, calls, relocation, directory })
     const balance = Balance.make(membership, directory)
     const members = () => membersOf(membership.current(), membership.keys.kinds)
@@ -96,6 +104,7 @@ export const makeServices = Effect.fnUntraced(
     const startedAt = now()
     yield* membership.join
     yield* Deaths.follow(membership)
+    yield* Sweep.follow(membership)
     yield* balance.follow
 
     // ---- the faces
