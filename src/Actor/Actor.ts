@@ -9,9 +9,17 @@ import type { Rpc } from "effect/rpc"
 import { ActorContext } from "./ActorContext.ts"
 import type { ActorRef } from "./ActorRef.ts"
 import { ActorSystem } from "./ActorSystem.ts"
+import type { HandlerTable } from "./internal/Cell.ts"
+import type { Envelope } from "./internal/Envelope.ts"
 import { fingerprint } from "./internal/fingerprint.ts"
 import type { CellOptions } from "./internal/Host.ts"
+import { RecentlyUsed } from "./internal/Idleness.ts"
+import { Ring } from "./internal/Ring.ts"
+import { streamDefinitions } from "./internal/streams.ts"
+import { systemDefinitions } from "./internal/systemMessages.ts"
 import { type KindDefinition, messageOf } from "./Kind.ts"
+import { type MailboxOptions, type MessageQueue, priorityQueue } from "./Mailbox.ts"
+import * as Supervision from "./Supervision.ts"
 
 /** What a handler gives: an Effect of the reply, or a Stream of replies where the message is declared with `stream: true`. */
 export type HandlerResult<R extends Rpc.Any> = Rpc.Success<R> extends Stream.Stream<infer A, infer E, infer _>
@@ -32,8 +40,8 @@ export type HandlerServices<H> = {
     : never
 }[keyof H]
 
-/** How a kind's actors live on this node. */
-export interface BehaviorOptions {
+/** How a kind's actors live on this node. Policies are named with the kind, never sent with a spawn. */
+export interface BehaviorOptions<Tag extends string = string> {
   /** how a behaviour is built: by default within 5 seconds, tried 3 times again after 100 ms, 200 ms, 400 ms */
   readonly start?: {
     readonly timeout?: Duration.Input | undefined
@@ -41,11 +49,33 @@ export interface BehaviorOptions {
   } | undefined
   /** how long a handler may go on when its actor is stopped, before it is interrupted; default 5 seconds */
   readonly stopGrace?: Duration.Input | undefined
-  /** restarts after a defect: at most `limit` (default 10) within `window` (default 1 minute), then it stops as `Failed` */
-  readonly restart?: {
-    readonly limit?: number | undefined
-    readonly window?: Duration.Input | undefined
+  /** what becomes of an actor that fails; default: restart at most 10 times in a minute, then stop */
+  readonly supervision?: Supervision.SupervisionOptions | undefined
+  /** default: unbounded, in order of arrival */
+  readonly mailbox?: MailboxOptions<Tag> | undefined
+  /** messages that `ActorContext.stash` may put aside; default 1000 */
+  readonly stash?: number | undefined
+  /**
+   * Messages whose handlers, once they suspend, let the actor handle others meanwhile. At most `maxInFlight` (default 64) do so
+   * at a time, each for at most `timeout` (default: no limit), after which it is interrupted and its asker told.
+   */
+  readonly reentrancy?: {
+    readonly messages: "all" | ReadonlyArray<Tag>
+    readonly maxInFlight?: number | undefined
+    readonly timeout?: Duration.Input | undefined
   } | undefined
+  /**
+   * When an actor gives up its behaviour until its next message: after being idle, after that many messages, or as the least
+   * recently used when more than `cap` of its kind are live on this node. Name, props and mailbox stay; state does not. Actors
+   * with live children are passed over. Default: never.
+   */
+  readonly passivation?: {
+    readonly idle?: Duration.Input | undefined
+    readonly messages?: number | undefined
+    readonly cap?: number | undefined
+  } | undefined
+  /** put the actor's name and kind on what its behaviour logs; default true */
+  readonly annotateLogs?: boolean | undefined
 }
 
 /** A kind of actor: its name, its protocol `Rpcs`, its props. */
@@ -58,24 +88,65 @@ export interface Kind<in out Rpcs extends Rpc.Any, in out Props extends Schema.S
   /** The handlers as they are; gives them their types. */
   readonly of: <H extends Handlers<Rpcs>>(handlers: H) => H
   /**
+   * Inside a behaviour: lays these handlers over the present ones, until `ActorContext.unbecome`. Messages without a handler here
+   * are handled as before.
+   */
+  readonly become: <H extends Partial<Handlers<Rpcs>>>(
+    handlers: H
+  ) => Effect.Effect<void, never, ActorContext | HandlerServices<H>>
+  /**
    * Registers the behaviour on this node for as long as the Layer lives. `build` runs at each start and restart of an actor, in
    * a scope of its own: its finalizers run when that incarnation ends. Building may fail with any error; the spawn then fails
    * `StartFailed`. When the Layer closes, the kind's actors here stop as `Withdrawn`.
    */
   readonly toLayer: <H extends Handlers<Rpcs>, E, R>(
     build: Effect.Effect<H, E, R>,
-    options?: BehaviorOptions
+    options?: BehaviorOptions<Rpcs["_tag"]>
   ) => Layer.Layer<never, never, ActorSystem | Exclude<R | HandlerServices<H>, ActorContext | Scope.Scope>>
 }
 
-const cellOptions = (options: BehaviorOptions): CellOptions => ({
-  startTimeout: Duration.toMillis(options.start?.timeout ?? "5 seconds"),
-  startRetries: options.start?.retries ?? 3,
-  startDelay: (attempt) => 100 * 2 ** (attempt - 1),
-  stopGrace: Duration.toMillis(options.stopGrace ?? "5 seconds"),
-  restartLimit: options.restart?.limit ?? 10,
-  restartWindow: Duration.toMillis(options.restart?.window ?? "1 minute")
-})
+const mailboxOf = (options: MailboxOptions | undefined): CellOptions["mailbox"] => {
+  if (options === undefined) return undefined
+  const { priority, queue } = options
+  return {
+    capacity: options.capacity ?? Infinity,
+    overflow: options.overflow ?? "fail",
+    control: new Set(options.control),
+    makeQueue: queue !== undefined
+      ? queue as unknown as () => MessageQueue<Envelope>
+      : priority !== undefined
+      ? () => priorityQueue<Envelope>(priority)
+      : () => new Ring<Envelope>()
+  }
+}
+
+const cellOptions = (options: BehaviorOptions, streams: ReadonlyArray<string>): CellOptions => {
+  const { passivation, reentrancy } = options
+  const applies = reentrancy?.messages === "all" ? () => true : undefined
+  const named = new Set<string>(reentrancy === undefined || reentrancy.messages === "all" ? [] : reentrancy.messages)
+  return {
+    startTimeout: Duration.toMillis(options.start?.timeout ?? "5 seconds"),
+    startRetries: options.start?.retries ?? 3,
+    startDelay: (attempt) => 100 * 2 ** (attempt - 1),
+    stopGrace: Duration.toMillis(options.stopGrace ?? "5 seconds"),
+    supervision: Supervision.make(options.supervision),
+    mailbox: mailboxOf(options.mailbox),
+    stashCapacity: options.stash ?? 1000,
+    reentrancy: reentrancy === undefined ? undefined : {
+      applies: applies ?? ((tag) => named.has(tag)),
+      maxInFlight: reentrancy.maxInFlight ?? 64,
+      timeout: reentrancy.timeout === undefined ? Infinity : Duration.toMillis(reentrancy.timeout)
+    },
+    passivation: passivation === undefined ? undefined : {
+      idle: passivation.idle === undefined ? Infinity : Duration.toMillis(passivation.idle),
+      messages: passivation.messages ?? Infinity,
+      cap: passivation.cap ?? Infinity,
+      recent: new RecentlyUsed()
+    },
+    streams: streams.length === 0 ? undefined : streams,
+    annotateLogs: options.annotateLogs ?? true
+  }
+}
 
 /**
  * Defines a kind. `protocol` is a list of `effect/rpc` messages; `props` are the fields an actor is spawned with, serialisable
@@ -85,8 +156,12 @@ export const make = <const Rpcs extends ReadonlyArray<Rpc.Any>, Props extends Sc
   name: string,
   options: { readonly protocol: Rpcs; readonly props?: Props | undefined }
 ): Kind<Rpcs[number], Props> => {
+  const own = options.protocol.map((rpc) => messageOf(rpc as unknown as Rpc.AnyWithProps))
+  const streams = own.filter((message) => message.stream).map((message) => message.tag)
   const messages = new Map(
-    options.protocol.map((rpc) => [rpc._tag, messageOf(rpc as unknown as Rpc.AnyWithProps)] as const)
+    [...own.flatMap((message) => message.stream ? streamDefinitions(message) : [message]), ...systemDefinitions].map(
+      (message) => [message.tag, message] as const
+    )
   )
   const props = Schema.Struct(options.props ?? {}) as unknown as Schema.Top
   const definition: KindDefinition = { name, messages, props, fingerprint: fingerprint(name, messages, props) }
@@ -95,6 +170,8 @@ export const make = <const Rpcs extends ReadonlyArray<Rpc.Any>, Props extends Sc
     props: ActorContext.use((context) => context.propsOf(name)) as never,
     self: ActorContext.useSync((context) => context.self) as never,
     of: (handlers) => handlers,
+    become: (handlers) =>
+      ActorContext.use((context) => context.becomeTable(handlers as unknown as HandlerTable)) as never,
     toLayer: (build, options = {}) =>
       Layer.effectDiscard(Effect.gen(function*() {
         const system = yield* ActorSystem
@@ -102,7 +179,7 @@ export const make = <const Rpcs extends ReadonlyArray<Rpc.Any>, Props extends Sc
           definition,
           build,
           context: yield* Effect.context<never>(),
-          options: cellOptions(options)
+          options: cellOptions(options, streams)
         })
       })) as never
   }

@@ -1,11 +1,47 @@
 /**
- * What a behaviour knows of the actor that it is. Given to the start of a behaviour and to each of its handlers; nobody else
- * has it, so that one actor cannot act as another.
+ * What a behaviour knows of the actor that it is, and can do to it. Given to the start of a behaviour and to each of its
+ * handlers; nobody else has it, so that one actor cannot act as another.
+ *
+ * Effects handed over here to be run later (a timer's, a watch's) run as messages of the actor: one at a time with all others,
+ * ahead of those that wait. A typed failure of such an effect is logged; a defect is a failure of the actor. All of it ends with
+ * the incarnation that set it up.
  */
 import { Context } from "effect"
-import type { Effect } from "effect"
+import type { Duration, Effect, Exit, Schema, Scope } from "effect"
+import type { Rpc } from "effect/rpc"
+import type { Kind } from "./Actor.ts"
 import type { ActorRef } from "./ActorRef.ts"
+import type { OptionsArgument, PropsOption } from "./ActorSystem.ts"
 import type { ActorAddress } from "./Address.ts"
+import type { AskError, StartError } from "./errors.ts"
+import type { HandlerTable } from "./internal/Cell.ts"
+
+/** A watched actor has ended, or cannot be found any more. */
+export interface Terminated {
+  readonly kind: string
+  readonly name: string
+  /** where it was last found */
+  readonly address: ActorAddress
+}
+
+export interface Timers {
+  /** Runs the effect once after the delay. A timer of the same name is replaced. */
+  readonly once: <R>(
+    name: string,
+    delay: Duration.Input,
+    effect: Effect.Effect<unknown, unknown, R>
+  ) => Effect.Effect<void, never, R>
+  /** Runs the effect each interval, the first time after one; a tick that finds the actor busy waits its turn. */
+  readonly every: <R>(
+    name: string,
+    interval: Duration.Input,
+    effect: Effect.Effect<unknown, unknown, R>
+  ) => Effect.Effect<void, never, R>
+  /** No such timer is success. */
+  readonly cancel: (name: string) => Effect.Effect<void>
+  /** names of those that have not run out */
+  readonly active: Effect.Effect<ReadonlyArray<string>>
+}
 
 export class ActorContext extends Context.Service<ActorContext, {
   readonly name: string
@@ -17,4 +53,76 @@ export class ActorContext extends Context.Service<ActorContext, {
   readonly stop: Effect.Effect<void>
   /** This actor's props, given the name of its own kind; used by `Kind.props`. */
   readonly propsOf: (kind: string) => Effect.Effect<unknown>
+
+  // ---- family
+  readonly children: Effect.Effect<ReadonlyArray<ActorRef>>
+  /**
+   * Starts an actor that lives on this node as long as this one: it stops when this one stops or restarts, before this one's
+   * finalizers run. Its full name is this one's, a slash, and `name`, which is unique among the children.
+   */
+  readonly spawnChild: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
+    kind: Kind<Rpcs, Props>,
+    name: string,
+    ...options: OptionsArgument<PropsOption<Props>>
+  ) => Effect.Effect<ActorRef<Rpcs>, StartError>
+  /** Stops a child and waits for its end. One that is no child, or no more, is success. */
+  readonly stopChild: (child: ActorRef) => Effect.Effect<void>
+  /**
+   * Runs the effect when that actor has stopped, its node is dead, or its name is nowhere to be found; once. Relocation is no
+   * end: the watch follows. Watching again replaces the effect.
+   */
+  readonly watch: <R>(
+    target: ActorRef,
+    onTerminated: (terminated: Terminated) => Effect.Effect<unknown, unknown, R>
+  ) => Effect.Effect<void, never, R>
+  readonly unwatch: (target: ActorRef) => Effect.Effect<void>
+
+  // ---- the message in hand
+  /**
+   * Puts the message in hand aside and ends its handler; its asker goes on waiting. More than the kind's `stash` capacity
+   * (default 1000) are refused as `MailboxFull`. Restart keeps them and puts them back before the mailbox.
+   */
+  readonly stash: Effect.Effect<never>
+  /** Puts all stashed messages before those that wait, in the order of their arrival. */
+  readonly unstash: Effect.Effect<void>
+  /** messages in the stash */
+  readonly stashed: number
+  /**
+   * From here on this handler does not hold the mailbox: the actor handles other messages while the effect lasts, and the asker
+   * gets the effect's result. Where the kind's `reentrancy.maxInFlight` is reached, it holds the mailbox after all.
+   */
+  readonly fork: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /**
+   * Lets another actor answer this message's asker: `context.forward(other.ask.Get())`. Ways in which that ask fails reach the
+   * asker as such. Does not hold the mailbox.
+   */
+  readonly forward: <A, E, R>(
+    ask: Effect.Effect<A, E | AskError, R>
+  ) => Effect.Effect<A, Exclude<E, AskError>, R>
+  /** Runs the effect in the background, then `then` of its exit as a message of this actor. */
+  readonly pipeTo: <A, E, R, R2>(
+    effect: Effect.Effect<A, E, R>,
+    then: (exit: Exit.Exit<A, E>) => Effect.Effect<unknown, unknown, R2>
+  ) => Effect.Effect<void, never, R | R2>
+
+  // ---- behaviour
+  /** Lays these handlers over the present ones; `Kind.become` is the typed way to call it. */
+  readonly becomeTable: (handlers: HandlerTable) => Effect.Effect<void>
+  /** Goes back to the behaviour before the last `become`; without one it does nothing. */
+  readonly unbecome: Effect.Effect<void>
+
+  // ---- time
+  readonly timers: Timers
+  /** Runs the effect whenever no message was handled for that long; it counts from each message anew. */
+  readonly receiveTimeout: <R>(
+    after: Duration.Input,
+    effect: Effect.Effect<unknown, unknown, R>
+  ) => Effect.Effect<void, never, R>
+  readonly noReceiveTimeout: Effect.Effect<void>
+
+  // ---- passivation
+  /** Gives up the behaviour once the mailbox is empty; the next message builds it anew. Name and props stay. */
+  readonly passivate: Effect.Effect<void>
+  /** Keeps this actor from being passivated for as long as the scope lives. */
+  readonly keepAwake: Effect.Effect<void, never, Scope.Scope>
 }>()("effect-troupe/Actor/ActorContext") {}

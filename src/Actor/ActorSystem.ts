@@ -12,7 +12,7 @@ import type { Member, NodeAddress } from "./Address.ts"
 import { Delivery } from "./Delivery.ts"
 import { type DataCenterNotReady, InvalidData, type LookupError, type SpawnError, type StopError } from "./errors.ts"
 import { propsCodec } from "./internal/codecs.ts"
-import { hostOf, type Registration } from "./internal/Host.ts"
+import { type Behavior, hostOf } from "./internal/Host.ts"
 import { RefRuntime } from "./internal/RefRuntime.ts"
 import { Node } from "./Node.ts"
 import { type DataCenterSelector, Placement, type SpawnSpec, type Strategy, type Target } from "./Placement.ts"
@@ -89,7 +89,7 @@ export class ActorSystem extends Context.Service<ActorSystem, {
     readonly timeout?: Duration.Input | undefined
   }) => Effect.Effect<void, DataCenterNotReady>
   /** Registers a behaviour for as long as the scope lives. `Kind.toLayer` is the way to call it. */
-  readonly register: (behavior: Omit<Registration, "host">) => Effect.Effect<void, never, Scope.Scope>
+  readonly register: (behavior: Behavior) => Effect.Effect<void, never, Scope.Scope>
 }>()("effect-troupe/Actor/ActorSystem") {}
 
 export const make = Effect.gen(function*() {

@@ -10,6 +10,7 @@ import { ActorHost } from "./ActorHost.ts"
 import type { ActorAddress } from "./Address.ts"
 import { ActorStopped, type AskError, type TellError } from "./errors.ts"
 import { Asked, Told } from "./internal/Envelope.ts"
+import { offer, offerAsk } from "./internal/offer.ts"
 import { hostOf } from "./internal/Host.ts"
 import type { KindDefinition } from "./Kind.ts"
 
@@ -44,13 +45,16 @@ export const makeLocal = Effect.map(ActorHost, (service) => {
     tell: (to, message) =>
       Effect.suspend(() => {
         const cell = host.cellAt(to)
-        return cell !== undefined && cell.accept(new Told(message.tag, message.payload)) ? Exit.void : gone(to)
+        return cell === undefined
+          ? gone(to)
+          : offer(cell, new Told(message.tag, message.payload), () => gone(to))
       }),
     ask: (to, message, timeout) =>
       Effect.callback((resume) => {
         const cell = host.cellAt(to)
         if (cell === undefined || !cell.accepts) return resume(gone(to))
-        cell.accept(
+        offerAsk(
+          cell,
           new Asked(to.name, message.tag, message.payload, timeout, host.timeouts, (exit) => Exit.succeed(exit), resume)
         )
       })

@@ -22,6 +22,11 @@ export type StopReason = typeof StopReason.Type
 export const SystemEvent = Schema.Union([
   Schema.TaggedStruct("ActorStarted", { actor: ActorAddress }),
   Schema.TaggedStruct("ActorRestarted", { actor: ActorAddress, reason: Schema.String }),
+  /** it keeps its mailbox and handles nothing until it is reinstated */
+  Schema.TaggedStruct("ActorSuspended", { actor: ActorAddress, reason: Schema.String }),
+  Schema.TaggedStruct("ActorReinstated", { actor: ActorAddress }),
+  /** it has given up its behaviour; the next message builds it anew */
+  Schema.TaggedStruct("ActorPassivated", { actor: ActorAddress }),
   Schema.TaggedStruct("ActorStopped", { actor: ActorAddress, reason: StopReason }),
   /** a message that nobody handled; `message` is its tag */
   Schema.TaggedStruct("DeadLetter", {

@@ -22,7 +22,7 @@ const Worker = Actor.make("Worker", {
 })
 
 /** The worker, writing down what happens to it. */
-const worker = (log: Array<string>, options?: Actor.BehaviorOptions) =>
+const worker = (log: Array<string>, options?: Actor.BehaviorOptions<never>) =>
   Worker.toLayer(
     Effect.gen(function*() {
       const { greeting } = yield* Worker.props
@@ -55,7 +55,7 @@ const run = <A, E>(
     E,
     ActorHost.ActorHost | SystemEvents.SystemEvents
   >,
-  options?: Actor.BehaviorOptions
+  options?: Actor.BehaviorOptions<never>
 ) => {
   const log: Array<string> = []
   return ActorSystem.ActorSystem.use((system) => body(system, log)).pipe(
@@ -219,7 +219,7 @@ describe("failure", () => {
           ])
           assert.deepStrictEqual(log, ["start", "end", "start", "end", "start", "end"])
         }),
-      { restart: { limit: 2, window: "1 minute" } }
+      { supervision: { limit: 2, window: "1 minute" } }
     ))
 
   it.effect("restarts outside the window are forgiven", () =>
@@ -233,7 +233,7 @@ describe("failure", () => {
           }
           assert.deepStrictEqual(yield* ref.ask.Notes(), ["hello"])
         }),
-      { restart: { limit: 2, window: "1 minute" } }
+      { supervision: { limit: 2, window: "1 minute" } }
     ))
 })
 

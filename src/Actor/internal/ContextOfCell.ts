@@ -1,10 +1,26 @@
-/** What a behaviour sees of its own cell: the `ActorContext` service, one small object an actor. */
-import { Cause, Effect } from "effect"
+/** What a behaviour can do to its own cell: the `ActorContext` service, one small object an actor. */
+import { Cause, type Context, Duration, Effect, type Exit, type Fiber, type Schema, type Scope } from "effect"
+import type { Rpc } from "effect/rpc"
+import type { Kind } from "../Actor.ts"
+import type { ActorContext, Terminated, Timers } from "../ActorContext.ts"
 import type { ActorRef } from "../ActorRef.ts"
-import type { Cell } from "./Cell.ts"
+import type { OptionsArgument, PropsOption } from "../ActorSystem.ts"
+import { type AskError, MailboxFull, type StartError } from "../errors.ts"
+import type { Cell, HandlerTable } from "./Cell.ts"
 import { propsCodec } from "./codecs.ts"
+import { Forwarded } from "./Envelope.ts"
+import { Alarm } from "./Extras.ts"
+import type { Ref } from "./RefRuntime.ts"
+import { Ring } from "./Ring.ts"
+import { followEnd, watchHere } from "./watching.ts"
 
-export class ContextOfCell {
+type Api = ActorContext["Service"]
+
+/** An effect with the services of the code that gave it, to be run as a message of the cell later. */
+const bound = <R>(effect: Effect.Effect<unknown, unknown, R>, context: Context.Context<R>) =>
+  Effect.provideContext(effect, context)
+
+export class ContextOfCell implements Api {
   private readonly cell: Cell
   constructor(cell: Cell) {
     this.cell = cell
@@ -36,4 +52,247 @@ export class ContextOfCell {
       return props._tag === "Success" ? Effect.succeed(props.value) : Effect.die(Cause.squash(props.cause))
     })
   }
+
+  // ---- family ----------------------------------------------------------------------------------------------------------
+
+  get children(): Effect.Effect<ReadonlyArray<ActorRef>> {
+    return Effect.sync(() => [...this.cell.extras?.children?.values() ?? []].map((child) => this.refTo(child)))
+  }
+
+  spawnChild<Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
+    kind: Kind<Rpcs, Props>,
+    name: string,
+    ...rest: OptionsArgument<PropsOption<Props>>
+  ): Effect.Effect<ActorRef<Rpcs>, StartError> {
+    const options = rest[0] as { readonly props?: unknown } | undefined
+    return Effect.map(
+      this.cell.host.spawnChild(this.cell, kind.definition, name, options?.props ?? {}),
+      (child) => this.refTo(child)
+    ) as never
+  }
+
+  stopChild(ref: ActorRef): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      const child = this.cell.extras?.children?.get(ref.name)
+      if (child === undefined) return resume(Effect.void)
+      child.whenStopped(() => resume(Effect.void))
+      child.stop("Stopped")
+    })
+  }
+
+  private refTo(cell: Cell): ActorRef {
+    return cell.host.refs!.ref(cell.registration.definition, cell.spec.name, cell.address)
+  }
+
+  // ---- watching --------------------------------------------------------------------------------------------------------
+
+  watch<R>(target: ActorRef, onTerminated: (terminated: Terminated) => Effect.Effect<unknown, unknown, R>) {
+    return Effect.contextWith((context: Context.Context<R>) =>
+      Effect.sync(() => {
+        const cell = this.cell
+        const ref = target as Ref
+        const key = `${ref.kind.name}/${ref.name}`
+        const watches = cell.more.watching ??= new Map<string, () => void>()
+        watches.get(key)?.()
+        const end = () => {
+          forget()
+          cell.signal(bound(onTerminated({ kind: ref.kind.name, name: ref.name, address: ref.address }), context))
+        }
+        let release = () => {}
+        const follow = () => release = followEnd(cell, ref, end)
+        const here = watchHere(cell.host, ref, (reason) => {
+          // Withdrawn or replaced here, it may live on elsewhere.
+          if (reason === "Withdrawn" || reason === "Replaced") follow()
+          else end()
+        })
+        if (here === undefined) follow()
+        else release = here
+        const forget = () => {
+          release()
+          watches.delete(key)
+          cell.more.undo.delete(forget)
+        }
+        watches.set(key, forget)
+        cell.more.undo.add(forget)
+      })
+    )
+  }
+
+  unwatch(target: ActorRef): Effect.Effect<void> {
+    return Effect.sync(() => this.cell.extras?.watching?.get(`${target.kind.name}/${target.name}`)?.())
+  }
+
+  // ---- the message in hand ---------------------------------------------------------------------------------------------
+
+  get stash(): Effect.Effect<never> {
+    return Effect.withFiber<never>((fiber) => {
+      const worker = this.cell.workerOf(fiber)
+      const envelope = worker?.current
+      if (worker === undefined || envelope === undefined) return Effect.die(new Error("there is no message to stash"))
+      const stash = this.cell.more.stash ??= new Ring()
+      const { stashCapacity } = this.cell.registration.options
+      worker.current = undefined
+      if (stash.size < stashCapacity) stash.push(envelope)
+      else {
+        this.cell.host.deadLetter(this.cell, envelope.tag, "MailboxOverflow")
+        envelope.refuse(new MailboxFull({ name: this.name, capacity: stashCapacity }))
+      }
+      // The handler ends here; nobody waits for its result any more.
+      return Effect.interrupt
+    })
+  }
+
+  get unstash(): Effect.Effect<void> {
+    return Effect.sync(() => {
+      const stash = this.cell.extras?.stash
+      if (stash !== undefined) this.cell.requeue(stash)
+    })
+  }
+
+  get stashed(): number {
+    return this.cell.extras?.stash?.size ?? 0
+  }
+
+  fork<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.withFiber<A, E, R>((fiber: Fiber.Fiber<unknown, unknown>) => {
+      const worker = this.cell.workerOf(fiber)
+      if (worker !== undefined) this.cell.detach(worker)
+      return effect
+    })
+  }
+
+  forward<A, E, R>(ask: Effect.Effect<A, E | AskError, R>): Effect.Effect<A, Exclude<E, AskError>, R> {
+    const relayed = Effect.catch(
+      ask,
+      (error) => isAskError(error) ? Effect.die(new Forwarded(error)) : Effect.fail(error as Exclude<E, AskError>)
+    )
+    return this.fork(relayed)
+  }
+
+  pipeTo<A, E, R, R2>(
+    effect: Effect.Effect<A, E, R>,
+    then: (exit: Exit.Exit<A, E>) => Effect.Effect<unknown, unknown, R2>
+  ): Effect.Effect<void, never, R | R2> {
+    return Effect.contextWith((context: Context.Context<R | R2>) =>
+      Effect.suspend(() => {
+        const cell = this.cell
+        const piped = Effect.flatMap(Effect.exit(effect), (exit) =>
+          Effect.sync(() => cell.signal(bound(then(exit), context))))
+        return Effect.asVoid(Effect.forkIn(bound(piped, context), cell.scope!, { startImmediately: true }))
+      })
+    )
+  }
+
+  // ---- behaviour -------------------------------------------------------------------------------------------------------
+
+  becomeTable(handlers: HandlerTable): Effect.Effect<void> {
+    return Effect.sync(() => {
+      const cell = this.cell
+      if (cell.handlers === undefined) return
+      cell.more.behaviors.push(cell.handlers)
+      cell.handlers = { ...cell.handlers, ...handlers }
+    })
+  }
+
+  get unbecome(): Effect.Effect<void> {
+    return Effect.sync(() => {
+      const before = this.cell.extras?.behaviors.pop()
+      if (before !== undefined) this.cell.handlers = before
+    })
+  }
+
+  // ---- time ------------------------------------------------------------------------------------------------------------
+
+  get timers(): Timers {
+    return {
+      once: (name, delay, effect) => this.timer(name, delay, effect, false),
+      every: (name, interval, effect) => this.timer(name, interval, effect, true),
+      cancel: (name) => Effect.sync(() => this.cancelTimer(name)),
+      active: Effect.sync(() => [...this.cell.extras?.timers?.keys() ?? []])
+    }
+  }
+
+  private cancelTimer(name: string): void {
+    const timers = this.cell.extras?.timers
+    const alarm = timers?.get(name)
+    if (alarm === undefined) return
+    timers!.delete(name)
+    this.cell.host.timeouts.cancel(alarm)
+  }
+
+  private timer<R>(
+    name: string,
+    delay: Duration.Input,
+    effect: Effect.Effect<unknown, unknown, R>,
+    again: boolean
+  ): Effect.Effect<void, never, R> {
+    return Effect.contextWith((context: Context.Context<R>) =>
+      Effect.sync(() => {
+        const cell = this.cell
+        const millis = Duration.toMillis(delay)
+        const task = bound(effect, context)
+        this.cancelTimer(name)
+        const timers = cell.more.timers ??= new Map()
+        const alarm = new Alarm(() => {
+          if (again) cell.host.timeouts.add(millis, alarm)
+          else timers.delete(name)
+          cell.signal(task)
+        })
+        timers.set(name, alarm)
+        cell.host.timeouts.add(millis, alarm)
+      })
+    )
+  }
+
+  receiveTimeout<R>(after: Duration.Input, effect: Effect.Effect<unknown, unknown, R>): Effect.Effect<void, never, R> {
+    return Effect.contextWith((context: Context.Context<R>) =>
+      Effect.andThen(
+        this.noReceiveTimeout,
+        Effect.sync(() => {
+          const cell = this.cell
+          const task = bound(effect, context)
+          const extras = cell.more
+          extras.receiveTimeout = { millis: Duration.toMillis(after), alarm: new Alarm(() => cell.signal(task)) }
+          cell.armReceiveTimeout(extras)
+        })
+      )
+    )
+  }
+
+  get noReceiveTimeout(): Effect.Effect<void> {
+    return Effect.sync(() => {
+      const extras = this.cell.extras
+      if (extras?.receiveTimeout === undefined) return
+      this.cell.host.timeouts.cancel(extras.receiveTimeout.alarm)
+      extras.receiveTimeout = undefined
+    })
+  }
+
+  // ---- passivation -----------------------------------------------------------------------------------------------------
+
+  get passivate(): Effect.Effect<void> {
+    return Effect.sync(() => void (this.cell.more.passivateSoon = true))
+  }
+
+  get keepAwake(): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.asVoid(Effect.acquireRelease(
+      Effect.sync(() => void this.cell.more.awake++),
+      () => Effect.sync(() => void (this.cell.more.awake > 0 && this.cell.more.awake--))
+    ))
+  }
 }
+
+const askErrors = new Set([
+  "ActorStopped",
+  "MailboxFull",
+  "NodeUnreachable",
+  "InvalidData",
+  "FrameTooLarge",
+  "ProtocolMismatch",
+  "AskTimeout",
+  "HandlerFailed"
+])
+
+const isAskError = (error: unknown): error is AskError =>
+  typeof error === "object" && error !== null && "_tag" in error && askErrors.has(String(error._tag)) &&
+  "retryable" in error

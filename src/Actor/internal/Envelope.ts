@@ -8,19 +8,33 @@ export interface Envelope {
   readonly payload: unknown
   /** the handler's own exit: its success or its typed error */
   reply(exit: Exit.Exit<unknown, unknown>): void
-  /** it will not be answered; `handled`: a handler had it in hands, so the outcome may be unknown to the asker */
+  /** the handler's success; as `reply`, for those who want no exit */
+  succeed(value: unknown): void
+  /** it will not be answered, and why */
   refuse(error: AskError): void
+  /** nobody waits for the answer any more, and nobody ever wanted the effect alone */
+  readonly abandoned: boolean
+}
+
+/** Carries the way in which a forwarded ask failed to the original asker; never seen outside of a cell. */
+export class Forwarded {
+  readonly error: AskError
+  constructor(error: AskError) {
+    this.error = error
+  }
 }
 
 /** A message without an answer. */
 export class Told implements Envelope {
   readonly tag: string
   readonly payload: unknown
+  readonly abandoned = false
   constructor(tag: string, payload: unknown) {
     this.tag = tag
     this.payload = payload
   }
   reply(): void {}
+  succeed(): void {}
   refuse(): void {}
 }
 
@@ -62,8 +76,16 @@ export class Asked<A> extends Deadline implements Envelope {
     this.finish(this.answer(exit))
   }
 
+  succeed(value: unknown): void {
+    this.finish(this.answer(Exit.succeed(value)))
+  }
+
   refuse(error: AskError): void {
     this.finish(Exit.fail(error), error)
+  }
+
+  get abandoned(): boolean {
+    return this.resume === undefined
   }
 
   expire(): void {

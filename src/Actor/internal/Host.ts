@@ -6,15 +6,20 @@ import { Cause, type Clock, type Context, Effect, Exit, type Fiber, Queue, Subsc
 import type { Termination } from "../ActorHost.ts"
 import type { ActorAddress, NodeAddress } from "../Address.ts"
 import { sameNode } from "../Address.ts"
-import { InvalidData, KindNotRegistered, NameTaken, type StartError } from "../errors.ts"
+import { InvalidData, KindNotRegistered, NameTaken, type StartError, StartFailed } from "../errors.ts"
 import type { KindDefinition } from "../Kind.ts"
+import type { MessageQueue, Overflow } from "../Mailbox.ts"
 import type { SpawnSpec } from "../Placement.ts"
+import type { Supervision } from "../Supervision.ts"
 import type { DeadLetterReason, StopReason, SystemEvent } from "../SystemEvents.ts"
-import { Cell, Worker } from "./Cell.ts"
+import { Cell } from "./Cell.ts"
 import { propsCodec } from "./codecs.ts"
+import type { Envelope } from "./Envelope.ts"
+import type { Passivation } from "./Idleness.ts"
 import type { RefRuntime } from "./RefRuntime.ts"
 import { RunQueue } from "./RunQueue.ts"
 import { Timeouts } from "./Timeouts.ts"
+import { Worker } from "./Worker.ts"
 
 /** What a kind's Layer decides about its actors here. Milliseconds. */
 export interface CellOptions {
@@ -22,9 +27,44 @@ export interface CellOptions {
   readonly startRetries: number
   readonly startDelay: (attempt: number) => number
   readonly stopGrace: number
-  readonly restartLimit: number
-  readonly restartWindow: number
+  readonly supervision: Supervision
+  /** undefined: unbounded, in order of arrival */
+  readonly mailbox: {
+    readonly capacity: number
+    readonly overflow: Overflow
+    readonly control: ReadonlySet<string>
+    readonly makeQueue: () => MessageQueue<Envelope>
+  } | undefined
+  readonly stashCapacity: number
+  readonly reentrancy: {
+    readonly applies: (tag: string) => boolean
+    readonly maxInFlight: number
+    readonly timeout: number
+  } | undefined
+  readonly passivation: Passivation | undefined
+  /** tags of messages with streaming replies */
+  readonly streams: ReadonlyArray<string> | undefined
+  readonly annotateLogs: boolean
 }
+
+/** Plain numbers, because they change with each message; metrics are made of them now and then. */
+export interface Counts {
+  handled: number
+  failures: number
+  restarts: number
+  started: number
+  stopped: number
+  deadLetters: number
+}
+
+export const noCounts = (): Counts => ({
+  handled: 0,
+  failures: 0,
+  restarts: 0,
+  started: 0,
+  stopped: 0,
+  deadLetters: 0
+})
 
 /** A kind with its behaviour and the services that its Layer was given. */
 export interface Registration {
@@ -33,7 +73,14 @@ export interface Registration {
   readonly build: Effect.Effect<unknown, unknown, unknown>
   readonly context: Context.Context<never>
   readonly options: CellOptions
+  readonly counts: Counts
 }
+
+/** What `ActorSystem.register` is given; the rest is the host's. */
+export type Behavior = Omit<Registration, "host" | "counts">
+
+/** Generations of children below an actor without parent. A behaviour that spawns itself ends here, not in the stack. */
+export const maxDepth = 64
 
 /** Workers kept for reuse. One is enough while no handler suspends. */
 const sparesKept = 256
@@ -60,8 +107,8 @@ export class Host {
     readonly publish: (event: SystemEvent) => void
   }) {
     this.node = options.node
-    this.queue = new RunQueue(options.context)
     this.timeouts = new Timeouts(options.clock, options.context)
+    this.queue = new RunQueue(options.context, () => this.timeouts.now())
     this.runFork = Effect.runForkWith(options.context)
     this.kindNames = options.kindNames
     this.publish = options.publish
@@ -70,8 +117,8 @@ export class Host {
   // ---- kinds -----------------------------------------------------------------------------------------------------------
 
   /** Registers the kind for as long as the scope lives; then its actors here end as `Withdrawn`. */
-  register(behavior: Omit<Registration, "host">) {
-    const registration: Registration = { ...behavior, host: this }
+  register(behavior: Behavior) {
+    const registration: Registration = { ...behavior, host: this, counts: noCounts() }
     const { name } = registration.definition
     const changed = Effect.suspend(() => SubscriptionRef.set(this.kindNames, [...this.registrations.keys()]))
     return Effect.acquireRelease(
@@ -86,7 +133,7 @@ export class Host {
         Effect.suspend(() => {
           this.registrations.delete(name)
           const cells = [...this.cells.values()].filter((cell) => cell.registration === registration)
-          return Effect.andThen(changed, this.stopAll(cells, "Withdrawn", true))
+          return Effect.andThen(changed, this.stopAll(cells, "Withdrawn", { now: true }))
         })
     )
   }
@@ -104,7 +151,7 @@ export class Host {
         if (placed.placement <= present.placement) {
           return Effect.fail(new NameTaken({ name: spec.name, kind: present.spec.kind }))
         }
-        return Effect.andThen(this.stopAll([present], "Replaced", true), this.start(spec, placed))
+        return Effect.andThen(this.stopAll([present], "Replaced", { now: true }), this.start(spec, placed))
       }
       const registration = this.registrations.get(spec.kind)
       if (registration === undefined) return Effect.fail(new KindNotRegistered({ kind: spec.kind }))
@@ -121,6 +168,40 @@ export class Host {
     })
   }
 
+  /** Starts an actor that belongs to another: no directory knows it, and it ends with its parent. */
+  spawnChild(parent: Cell, kind: KindDefinition, name: string, props: unknown): Effect.Effect<Cell, StartError> {
+    return Effect.suspend((): Effect.Effect<Cell, StartError> => {
+      const fullName = `${parent.spec.name}/${name}`
+      const registration = this.registrations.get(kind.name)
+      if (registration === undefined) return Effect.fail(new KindNotRegistered({ kind: kind.name }))
+      const present = this.cells.get(fullName)
+      if (present !== undefined) return Effect.fail(new NameTaken({ name: fullName, kind: present.spec.kind }))
+      const encoded = propsCodec(kind).encode(props)
+      if (encoded._tag === "Failure") {
+        return Effect.fail(
+          new InvalidData({ what: `props of ${kind.name}`, reason: String(Cause.squash(encoded.cause)) })
+        )
+      }
+      if (parent.generation >= maxDepth || !parent.accepts) {
+        const cause = parent.accepts ? `more than ${maxDepth} generations of children` : "its parent is stopping"
+        return Effect.fail(new StartFailed({ name: fullName, kind: kind.name, cause }))
+      }
+      const spec: SpawnSpec = {
+        id: `${parent.spec.id}/${name}`,
+        kind: kind.name,
+        name: fullName,
+        props: encoded.value,
+        relocatable: false
+      }
+      const cell = new Cell(registration, spec, parent.placement, parent.epoch)
+      cell.more.parent = parent
+      ;(parent.more.children ??= new Map()).set(fullName, cell)
+      this.cells.set(fullName, cell)
+      cell.start()
+      return Effect.as(this.joinStart(cell), cell)
+    })
+  }
+
   private joinStart(cell: Cell): Effect.Effect<ActorAddress, StartError> {
     return cell.isStarting
       ? Effect.callback((resume) => cell.whenStarted(resume))
@@ -134,16 +215,20 @@ export class Host {
       const cell = this.cells.get(name)
       return cell === undefined || cell.placement > options.placement
         ? Effect.void
-        : this.stopAll([cell], options.reason, options.reason === "Replaced")
+        : this.stopAll([cell], options.reason, { now: options.reason === "Replaced" })
     })
   }
 
-  private stopAll(cells: ReadonlyArray<Cell>, reason: StopReason, now: boolean): Effect.Effect<void> {
+  stopAll(
+    cells: ReadonlyArray<Cell>,
+    reason: StopReason,
+    how: { readonly now?: boolean; readonly drain?: boolean }
+  ): Effect.Effect<void> {
     if (cells.length === 0) return Effect.void
     return Effect.callback<void>((resume) => {
       let left = cells.length
       for (const cell of cells) {
-        cell.stop(reason, now)
+        cell.stop(reason, how)
         cell.whenStopped(() => {
           if (--left === 0) resume(Effect.void)
         })
@@ -162,7 +247,10 @@ export class Host {
 
   /** Stops what still runs here, at once, and forgets all deadlines. */
   readonly close: Effect.Effect<void> = Effect.suspend(() =>
-    Effect.ensuring(this.stopAll([...this.cells.values()], "Withdrawn", true), Effect.sync(() => this.timeouts.close()))
+    Effect.ensuring(
+      this.stopAll([...this.cells.values()], "Withdrawn", { now: true }),
+      Effect.sync(() => this.timeouts.close())
+    )
   )
 
   // ---- workers ---------------------------------------------------------------------------------------------------------
@@ -179,6 +267,7 @@ export class Host {
   // ---- told by cells ---------------------------------------------------------------------------------------------------
 
   started(cell: Cell): void {
+    cell.registration.counts.started++
     this.publish({ _tag: "ActorStarted", actor: cell.address })
   }
 
@@ -186,15 +275,31 @@ export class Host {
     this.publish({ _tag: "ActorRestarted", actor: cell.address, reason })
   }
 
+  suspendedBy(cell: Cell, reason: string): void {
+    this.publish({ _tag: "ActorSuspended", actor: cell.address, reason })
+  }
+
+  reinstated(cell: Cell): void {
+    this.publish({ _tag: "ActorReinstated", actor: cell.address })
+  }
+
+  passivated(cell: Cell): void {
+    this.publish({ _tag: "ActorPassivated", actor: cell.address })
+  }
+
   stopped(cell: Cell, reason: StopReason): void {
     if (this.cells.get(cell.spec.name) === cell) this.cells.delete(cell.spec.name)
     // One that never started is no actor that ended: its starter knows.
     if (cell.failure !== undefined) return
+    cell.registration.counts.stopped++
     this.publish({ _tag: "ActorStopped", actor: cell.address, reason })
+    // Children are nobody's business but their parent's.
+    if (cell.extras?.parent !== undefined) return
     for (const queue of this.listeners) Queue.offerUnsafe(queue, { actor: cell, reason })
   }
 
   deadLetter(cell: Cell, message: string, reason: DeadLetterReason): void {
+    cell.registration.counts.deadLetters++
     this.publish({ _tag: "DeadLetter", to: cell.spec.name, kind: cell.spec.kind, message, reason })
   }
 

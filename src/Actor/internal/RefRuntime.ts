@@ -1,16 +1,19 @@
 /**
  * References at work. The fast path binds to a cell of this node; the other path is ordinary Effect code over the ports.
  */
-import { Duration, Effect, Effectable, Exit, Schedule } from "effect"
+import { Cause, Duration, Effect, Effectable, Exit, Schedule, Stream } from "effect"
 import { type ActorRef, type AskOptions, defaultAskTimeout } from "../ActorRef.ts"
 import type { ActorAddress } from "../Address.ts"
 import type { Delivery, Message } from "../Delivery.ts"
 import { type AskError, AskTimeout, type LookupError, type TellError } from "../errors.ts"
 import type { KindDefinition } from "../Kind.ts"
 import type { Placement } from "../Placement.ts"
-import { type Cell, Status } from "./Cell.ts"
+import type { Cell } from "./Cell.ts"
 import { Asked, type Envelope } from "./Envelope.ts"
 import type { Host } from "./Host.ts"
+import { offer, offerAsk } from "./offer.ts"
+import { Status } from "./Status.ts"
+import { closeTag, type Page, pullTag } from "./streams.ts"
 
 /** A handler's typed error and the ways an ask fails are one channel to the asker. */
 const flat = (exit: Exit.Exit<unknown, unknown>) => exit as Exit.Exit<unknown, AskError>
@@ -79,6 +82,24 @@ export class RefRuntime {
       ),
       Effect.flatMap((exit) => exit)
     )
+  }
+
+  /** Is the name known to be nowhere? False also where nobody can tell. */
+  isNowhere(ref: Ref): Effect.Effect<boolean> {
+    return Effect.suspend(() => {
+      const address = ref.address
+      return Effect.matchEffect(
+        this.placement.lookup(ref.kind.name, ref.name, { dataCenter: ref.dataCenter, not: address }),
+        {
+          onFailure: (error) => Effect.succeed(error._tag === "ActorNotFound" || error._tag === "KindMismatch"),
+          onSuccess: (next) =>
+            Effect.sync(() => {
+              if (!samePlacement(next, address)) ref.moveTo(next)
+              return false
+            })
+        }
+      )
+    })
   }
 
   /** Looks the actor up anew and repeats what certainly did not arrive, for as long as the asker waits. */
@@ -210,12 +231,11 @@ TellEffect.prototype = Object.assign(
     evaluate() {
       const { payload, ref, tag } = this as unknown as TellEffect
       const cell = ref.cell
-      return cell !== undefined && cell.accept(this as unknown as TellEffect)
-        ? Exit.void
-        : ref.runtime.tell(ref, { kind: ref.kind, tag, payload })
+      const elsewhere = () => ref.runtime.tell(ref, { kind: ref.kind, tag, payload })
+      return cell === undefined ? elsewhere() : offer(cell, this as unknown as TellEffect, elsewhere)
     }
   }),
-  { reply: () => {}, refuse: () => {} }
+  { reply: () => {}, succeed: () => {}, refuse: () => {}, abandoned: false }
 )
 
 /** Texts like `5 seconds`, read once. A program uses a handful of them; beyond that they are read each time. */
@@ -240,7 +260,8 @@ const ask = (ref: Ref, tag: string, payload: unknown, options: AskOptions | unde
       resume(ref.runtime.ask(ref, { kind: ref.kind, tag, payload }, timeout))
       return
     }
-    cell.accept(
+    offerAsk(
+      cell,
       new Asked(ref.name, tag, payload, timeout, ref.runtime.host.timeouts, flat, (exit, refused) => {
         // Refused while it waited in the mailbox: certainly not handled, so its name may be looked up anew.
         if (refused?._tag === "ActorStopped") {
@@ -253,6 +274,26 @@ const ask = (ref: Ref, tag: string, payload: unknown, options: AskOptions | unde
 
 /** a symbol: a message may have any name */
 const to: unique symbol = Symbol("to")
+
+/** milliseconds of an ask for a chunk that the other side may take to wait for one */
+const chunkWait = (timeout: number): number => Math.max(1, Math.floor(timeout / 2))
+
+const streamOf = (ref: Ref, tag: string, payload: unknown, options: AskOptions | undefined) => {
+  const timeout = options?.timeout === undefined ? defaultAskTimeout : millisOf(options.timeout)
+  const opened = Effect.acquireRelease(
+    ask(ref, tag, payload, options),
+    (id) => Effect.ignore(new TellEffect(ref, closeTag(tag), { id }))
+  )
+  return Stream.unwrap(Effect.map(opened, (id) => {
+    const next = ask(ref, pullTag(tag), { id, wait: chunkWait(timeout) }, options) as Effect.Effect<Page, unknown>
+    const pull: Effect.Effect<readonly [unknown, ...Array<unknown>], unknown> = Effect.flatMap(
+      next,
+      ({ done, items }) =>
+        done ? Cause.done() : items.length > 0 ? Effect.succeed(items as [unknown, ...Array<unknown>]) : pull
+    )
+    return Stream.fromPull(Effect.succeed(pull))
+  }))
+}
 
 interface SurfaceClasses {
   readonly tell: new(ref: Ref) => object
@@ -275,6 +316,7 @@ const surfaceClasses = (kind: KindDefinition): SurfaceClasses => {
   }
   for (const [tag, message] of kind.messages) {
     const empty = message.payload.ast._tag === "Void"
+    const send = message.stream ? streamOf : ask
     Object.defineProperty(TellSurface.prototype, tag, {
       value(this: TellSurface, payload: unknown) {
         return new TellEffect(this[to], tag, payload)
@@ -283,10 +325,10 @@ const surfaceClasses = (kind: KindDefinition): SurfaceClasses => {
     Object.defineProperty(AskSurface.prototype, tag, {
       value: empty
         ? function(this: AskSurface, options?: AskOptions) {
-          return ask(this[to], tag, undefined, options)
+          return send(this[to], tag, undefined, options)
         }
         : function(this: AskSurface, payload: unknown, options?: AskOptions) {
-          return ask(this[to], tag, payload, options)
+          return send(this[to], tag, payload, options)
         }
     })
   }

@@ -18,11 +18,16 @@ export const budget = 8192
 export class RunQueue {
   /** while true cells gather messages and none is handled */
   held = false
+  /** when the present run began, in milliseconds: near enough for idleness, and one look at the clock for thousands of messages */
+  turnedAt = 0
   private readonly dispatcher: Scheduler.SchedulerDispatcher
   private readonly ready = new Ring<Runnable>()
   private scheduled = false
 
-  constructor(context: Context.Context<never>) {
+  private readonly now: () => number
+
+  constructor(context: Context.Context<never>, now: () => number) {
+    this.now = now
     this.dispatcher = Context.get(context, Scheduler.Scheduler).makeDispatcher()
   }
 
@@ -44,6 +49,7 @@ export class RunQueue {
 
   private readonly run = (): void => {
     let left = budget
+    this.turnedAt = this.now()
     while (left > 0 && this.ready.size > 0 && !this.held) left -= this.ready.shift().turn(throughput) + 1
     this.scheduled = false
     if (this.ready.size > 0 && !this.held) this.post()

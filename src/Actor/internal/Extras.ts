@@ -1,0 +1,89 @@
+/** What few cells ever need, made when it is first needed, so that the others do not pay for it. */
+import type { Cause, Effect, Exit, Fiber } from "effect"
+import type { ActorAddress } from "../Address.ts"
+import type { StartFailed } from "../errors.ts"
+import type { History } from "../Supervision.ts"
+import type { StopReason } from "../SystemEvents.ts"
+import type { Cell, HandlerTable } from "./Cell.ts"
+import type { Envelope } from "./Envelope.ts"
+import type { StreamSession } from "./streams.ts"
+import { Ring } from "./Ring.ts"
+import { Deadline } from "./Timeouts.ts"
+import type { Worker } from "./Worker.ts"
+
+/** A deadline that calls back. */
+export class Alarm extends Deadline {
+  private readonly ring: () => void
+  constructor(ring: () => void) {
+    super()
+    this.ring = ring
+  }
+  expire(): void {
+    this.ring()
+  }
+}
+
+/** Somebody who wants to know when the cell has ended. */
+export interface Watcher {
+  readonly ended: (reason: StopReason) => void
+}
+
+export class Extras {
+  // ---- life
+  startWaiters: Array<(exit: Exit.Exit<ActorAddress, StartFailed>) => void> = []
+  stopWaiters: Array<() => void> = []
+  stopReason: StopReason = "Stopped"
+  /** why it never started */
+  failure: StartFailed | undefined = undefined
+  attempts = 0
+  restarts: History = []
+  restartCount = 0
+  /** of the last failure, for the backoff */
+  cause: Cause.Cause<unknown> | undefined = undefined
+  /** the step function of the supervision's backoff while it counts */
+  backoff: ((cause: Cause.Cause<unknown>) => Effect.Effect<unknown, unknown>) | undefined = undefined
+  deadline: Deadline | undefined = undefined
+  /** of the start, or the pause before one, that is under way */
+  starting: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  /** a scope is being closed: what comes next is decided when that is done */
+  closing = false
+  /** the mailbox is worked off before the end */
+  draining = false
+  /** the behaviour is given up until the next message */
+  passivating = false
+  // ---- family
+  parent: Cell | undefined = undefined
+  children: Map<string, Cell> | undefined = undefined
+  watchers: Set<Watcher> | undefined = undefined
+  // ---- this incarnation
+  /** behaviours beneath the present one */
+  readonly behaviors: Array<HandlerTable> = []
+  stash: Ring<Envelope> | undefined = undefined
+  timers: Map<string, Alarm> | undefined = undefined
+  /** told to undo what this incarnation set up outside of its scope: watches of others */
+  readonly undo = new Set<() => void>()
+  readonly detached = new Set<Worker>()
+  streams: Map<number, StreamSession> | undefined = undefined
+  receiveTimeout: { readonly millis: number; readonly alarm: Alarm } | undefined = undefined
+  /** what this incarnation watches, and how to stop that */
+  watching: Map<string, () => void> | undefined = undefined
+  /** how many want it not to be passivated */
+  awake = 0
+  /** asked to give up its behaviour once it is idle */
+  passivateSoon = false
+  // ---- senders that wait for room
+  waiting: Ring<Waiter> | undefined = undefined
+}
+
+export interface Waiter {
+  readonly envelope: Envelope
+  /** the sender is gone; set by its interruption */
+  cancelled: boolean
+  readonly admitted: (stopped: boolean) => void
+}
+
+/** The lane that overtakes: the runtime's own messages, then what was stashed and is back. */
+export class Lanes {
+  readonly control = new Ring<Envelope>()
+  readonly front = new Ring<Envelope>()
+}

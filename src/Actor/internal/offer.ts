@@ -1,0 +1,38 @@
+/** Offering a message to a cell, and what its sender sees of the outcome. */
+import { Effect, Exit } from "effect"
+import { ActorStopped, type TellError } from "../errors.ts"
+import { Accepted, type Cell } from "./Cell.ts"
+import type { Envelope } from "./Envelope.ts"
+
+/** A tell: waits where the mailbox says so; `stopped` where the actor takes no messages. */
+export const offer = (
+  cell: Cell,
+  envelope: Envelope,
+  stopped: () => Effect.Effect<void, TellError>
+): Effect.Effect<void, TellError> => {
+  const accepted = cell.accept(envelope)
+  return accepted === Accepted.Yes
+    ? Exit.void
+    : accepted === Accepted.Stopped
+    ? stopped()
+    : accepted === Accepted.Full
+    ? Exit.fail(cell.full())
+    : Effect.callback((resume) => {
+      const waiter = cell.waitForRoom(envelope, (ended) => resume(ended ? stopped() : Exit.void))
+      return Effect.sync(() => {
+        waiter.cancelled = true
+      })
+    })
+}
+
+/** An ask: its sender waits for the reply anyhow, so waiting for room is part of that. */
+export const offerAsk = (cell: Cell, envelope: Envelope): void => {
+  const accepted = cell.accept(envelope)
+  if (accepted === Accepted.Yes) return
+  if (accepted === Accepted.Full) return envelope.refuse(cell.full())
+  const refuse = () => envelope.refuse(new ActorStopped({ name: cell.spec.name }))
+  if (accepted === Accepted.Stopped) return refuse()
+  cell.waitForRoom(envelope, (ended) => {
+    if (ended) refuse()
+  })
+}
