@@ -24,7 +24,6 @@ const start = (command: string, args: ReadonlyArray<string>) => {
     stdio: "inherit",
     env: {
       ...process.env,
-      ...environment,
       PATH: `${Path.join(modules, ".bin")}${Path.delimiter}${process.env["PATH"]}`
     }
   })
@@ -33,10 +32,8 @@ const start = (command: string, args: ReadonlyArray<string>) => {
 }
 
 /** A step that passes or fails as a whole. */
-const whole = (command: string, ...args: ReadonlyArray<string>) => (): Count =>
-  start(command, args) ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 }
-
-const script = (path: string, ...args: ReadonlyArray<string>) => whole(process.execPath, Path.join(root, path), ...args)
+const script = (path: string, ...args: ReadonlyArray<string>) => (): Count =>
+  start(process.execPath, [Path.join(root, path), ...args]) ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 }
 
 /** Vitest on some projects of its configuration, counted from its own report. Ending badly without a failed test is a failure. */
 const vitest = (...projects: ReadonlyArray<string>) => (): Count => {

@@ -40,9 +40,8 @@ let root = ""
 beforeAll(() => {
   root = Fs.mkdtempSync(Path.join(Os.tmpdir(), "troupe-rules-"))
   Fs.symlinkSync(Path.join(project, "node_modules"), Path.join(root, "node_modules"))
-  for (const file of ["oxlint.config.ts", "package.json"]) {
-    Fs.copyFileSync(Path.join(project, file), Path.join(root, file))
-  }
+  Fs.copyFileSync(Path.join(project, "oxlint.config.ts"), Path.join(root, "oxlint.config.ts"))
+  write("package.json", JSON.stringify({ type: "module", exports: entries }))
   for (const [path, text] of Object.entries(plain)) write(path, text)
 })
 afterAll(() => Fs.rmSync(root, { recursive: true, force: true }))

@@ -1,5 +1,5 @@
 // The ledger demo as a person starts it: on each control plane its balances equal the fold's, and it fails when a single cent differs.
-import { assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
@@ -16,9 +16,12 @@ const demo = (args: ReadonlyArray<string>, before: ReadonlyArray<string> = []) =
   return { status: run.status, output: run.stdout + run.stderr }
 }
 
+const temporary = Fs.mkdtempSync(Path.join(Os.tmpdir(), "troupe-demo-"))
+afterAll(() => Fs.rmSync(temporary, { recursive: true, force: true }))
+
 /** The accounts of the ledger and its first transfers, wrong lines included. */
 const shorter = (lines: number): string => {
-  const path = Path.join(Fs.mkdtempSync(Path.join(Os.tmpdir(), "troupe-demo-")), "short.jsonl")
+  const path = Path.join(Fs.mkdtempSync(Path.join(temporary, "short-")), "short.jsonl")
   const all = Fs.readFileSync(Path.join(folder, "ledger.jsonl"), "utf8").split("\n")
   Fs.writeFileSync(path, [...all.slice(0, lines), "{ broken"].join("\n"))
   return path
