@@ -160,25 +160,31 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
       Effect.andThen(Effect.logWarning(`cluster store: ${reason}`))
     )
 
+  /** A listing without the view may be older than the view that we know: only a read that was begun after it says that it is gone. */
+  const viewMissing = Effect.suspend(() =>
+    snapshot.view === undefined ? Effect.void : store.get(keys.view).pipe(
+      Effect.flatMap((entry) => {
+        if (Option.isSome(entry)) return Effect.map(decodeEntry(entry.value), (step) => tell(step(snapshot)))
+        frozen = "the store has lost the view"
+        return trouble(frozen)
+      }),
+      // the watch will say so again
+      Effect.catch((error) => Effect.logDebug(`cluster store: ${error._tag}`))
+    )
+  )
   const onEvent = (event: WatchEvent): Effect.Effect<void> => {
     switch (event._tag) {
       case "Snapshot":
         return Effect.forEach(event.entries, decodeEntry).pipe(Effect.flatMap((steps) => {
-          if (snapshot.view !== undefined && !event.entries.some((entry) => entry.key === keys.view)) {
-            frozen = "the store has lost the view"
-            return trouble(frozen)
-          }
           // Records never change, so those of departed members may stay known; kinds are what the store says now.
           const base: Snapshot = { ...snapshot, kinds: new Map() }
-          return Effect.sync(() => tell(steps.reduce((current, step) => step(current), base)))
+          tell(steps.reduce((current, step) => step(current), base))
+          return event.entries.some((entry) => entry.key === keys.view) ? Effect.void : viewMissing
         }))
       case "Put":
         return Effect.map(decodeEntry(event.entry), (step) => tell(step(snapshot)))
       case "Removed":
-        if (event.key === keys.view) {
-          frozen = "the store has lost the view"
-          return trouble(frozen)
-        }
+        if (event.key === keys.view) return viewMissing
         if (event.key.startsWith(keys.memberPrefix)) {
           return Effect.sync(() => {
             const records = new Map(snapshot.records)
@@ -249,6 +255,7 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
   const lease = yield* Lease.hold(store, { key: keys.lease(key), duration: settings.memberLease }).pipe(
     Effect.retry({ schedule: patience, while: transient })
   )
+  snapshot = { ...snapshot, records: new Map(snapshot.records).set(key, record) }
   const observer = yield* Lease.observe(store, keys.leasePrefix)
 
   // ---- the one way to change the view
