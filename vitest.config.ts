@@ -1,7 +1,9 @@
 import { defineConfig } from "vitest/config"
 
+/** What the ground must hold: house rules, the published package, the pages. Processes, but no clocks. */
+const ground = ["test/ground/**/*.test.ts"]
 /** Where tests need real servers, processes, sockets or the platform's clock; everything else runs in virtual time. */
-const integration = ["test/integration/**/*.test.ts", "test/ground/**/*.test.ts", "test/bench/**/*.test.ts"]
+const integration = ["test/integration/**/*.test.ts"]
 /** Failures of whole processes and servers: minutes, not seconds. */
 const faults = ["test/faults/**/*.test.ts"]
 
@@ -13,9 +15,13 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts", "examples/**/*.test.ts"],
-          exclude: [...integration, ...faults],
+          exclude: [...ground, ...integration, ...faults],
           testTimeout: 30_000
         }
+      },
+      {
+        extends: true,
+        test: { name: "ground", include: ground, testTimeout: 60_000, hookTimeout: 120_000 }
       },
       {
         // one file at a time: real clocks, and two cores are soon busy with servers

@@ -66,7 +66,7 @@ const steps: Readonly<Record<string, ReadonlyArray<readonly [name: string, run: 
     ["house rules", script("scripts/check/main.ts")],
     ["format", script("node_modules/dprint/bin.cjs", "check")],
     ["type tests", typeTests.run],
-    ["tests", vitest("unit", "integration")]
+    ["tests", vitest("unit", "ground", "integration")]
   ],
   faults: [["failure tests", vitest("faults")]]
 }
