@@ -1,7 +1,7 @@
 // Seeded histories of faults and work on one cluster. Each run prints its seed and its steps when an invariant breaks; a seed that
 // ever broke one stays in the list. TROUPE_CHAOS_SEEDS=from-to runs others.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, References } from "effect"
+import { Effect, Fiber, Random, References } from "effect"
 import { TestClock } from "effect/testing"
 import { NodeUnreachable } from "../../src/Actor/errors.ts"
 import { drive, makeWorld, type Member } from "./world.ts"
@@ -257,7 +257,21 @@ const run = Effect.fnUntraced(function*(seed: number) {
   for (const [name, fate] of fates) {
     const owners = Array.from(live.values()).filter((member) => member.host.find(name) !== undefined)
     if (owners.length > 1) violations.push(`end: ${name} runs on ${owners.map((member) => member.id).join(" and ")}`)
-    if (fate.acknowledged && fate.stopped === "no" && owners.length === 0) violations.push(`end: ${name} is lost`)
+    if (fate.acknowledged && fate.stopped === "no" && owners.length === 0) {
+      const answers = yield* Effect.forEach(
+        live.values(),
+        (member) => drive(Effect.result(member.placement.lookup("Counter", name, {})))
+      )
+      const written = world.backend.entries().filter((entry) => entry.value.includes(`"${name}"`)).map((entry) =>
+        `${entry.key} ${entry.value}`
+      )
+      const told = all.flatMap((member) =>
+        member.events.filter((event) => JSON.stringify(event).includes(`"${name}"`)).map((event) =>
+          `${member.id}@${member.address.incarnation} ${JSON.stringify(event)}`
+        )
+      )
+      violations.push(`end: ${name} is lost: ${JSON.stringify({ answers, written, told }, undefined, 1)}`)
+    }
   }
   const views = yield* Effect.forEach(live.values(), (member) => member.cluster.view)
   for (const view of views) {
@@ -288,7 +302,7 @@ describe("Chaos", () => {
         Effect.gen(function*() {
           const { log, violations } = yield* run(seed)
           assert.deepStrictEqual(violations, [], log.join("\n"))
-        }).pipe(Effect.provideService(References.MinimumLogLevel, "None")),
+        }).pipe(Random.withSeed(`chaos-${seed}`), Effect.provideService(References.MinimumLogLevel, "None")),
       120_000
     )
   }

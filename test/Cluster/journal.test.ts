@@ -49,14 +49,23 @@ describe("Reading a journal", () => {
     if (reading._tag === "Hole") return
     assert.strictEqual(reading.last, 6)
     const { placed } = Record.replay(reading.changes, 0, 1)
-    assert.deepStrictEqual(Array.from(placed.values(), (entry) => [entry.spec.name, entry.placement]), [["a", 9], ["b", 2]])
+    assert.deepStrictEqual(Array.from(placed.values(), (entry) => [entry.spec.name, entry.placement]), [["a", 9], [
+      "b",
+      2
+    ]])
   })
   it("does not begin at a run of pages that never ended", () => {
     assert.deepStrictEqual(Record.read([batch(1, put("a", 1)), batch(2), page(3, 3, false, put("a", 1))])._tag, "Open")
     assert.deepStrictEqual(Record.read([page(3, 3, false, put("a", 1)), batch(4)]), { _tag: "Hole" })
   })
   it("a removal removes its placement and lower ones, and no higher one", () => {
-    const removed = (placement: number): Record.Change => ({ _tag: "Removed", partition: 0, epoch: 1, name: "a", placement })
+    const removed = (placement: number): Record.Change => ({
+      _tag: "Removed",
+      partition: 0,
+      epoch: 1,
+      name: "a",
+      placement
+    })
     assert.strictEqual(Record.replay([put("a", 2), removed(2)], 0, 1).placed.size, 0)
     assert.strictEqual(Record.replay([put("a", 3), removed(2)], 0, 1).placed.size, 1)
     assert.strictEqual(Record.replay([put("a", 2)], 0, 2).placed.size, 0)
