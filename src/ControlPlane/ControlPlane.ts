@@ -93,8 +93,8 @@ export class ControlPlane extends Context.Service<ControlPlane, {
   readonly deregister: (id: string, version: string) => Effect.Effect<void, ControlPlaneWriteError>
 }>()("effect-troupe/ControlPlane/ControlPlane") {}
 
-/** TTL of a datacenter's lease: for how long a reader counts on it after it last saw a renewal. Default 30 s, at least 1 s. */
 const settings = Settings.group("controlPlane", {
+  /** TTL of a datacenter's lease: for how long a reader counts on it after it last saw a renewal */
   ttl: Settings.duration({ env: "TROUPE_CONTROL_PLANE_TTL", default: "30 seconds", minimum: 1_000 })
 })
 /** What code may give to a control plane on a store. */

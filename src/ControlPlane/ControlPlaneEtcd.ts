@@ -11,6 +11,7 @@ import { layersOf, ttl } from "./internal/controlPlaneLayers.ts"
 /** Those of the store, with a namespace of its own, and the TTL. */
 export const settings = {
   ...ControlStoreEtcd.settings,
+  /** shared by all datacenters of one system, and by no other system */
   namespace: Settings.text({
     env: "ETCD_DATACENTERS_NAMESPACE",
     default: "/troupe/datacenters",

@@ -11,6 +11,7 @@ import { layersOf, ttl } from "./internal/controlPlaneLayers.ts"
 /** Those of the store, with a bucket of its own, and the TTL. */
 export const settings = {
   ...ControlStoreNats.settings,
+  /** shared by all datacenters of one system, and by no other system; created if it is absent */
   bucket: Settings.text({
     env: "NATS_DATACENTERS_BUCKET",
     default: "troupe_datacenters",

@@ -6,7 +6,7 @@
  * name are an error, not a broadcast.
  */
 import { Deferred, type Duration, Effect, Fiber, Random, Result } from "effect"
-import { type ActorAddress, endpoint } from "../../Actor/Address.ts"
+import type { ActorAddress } from "../../Actor/Address.ts"
 import {
   ActorNotFound,
   AmbiguousDataCenter,
@@ -52,11 +52,11 @@ export const make = Effect.fnUntraced(function*(options: {
       for (const peer of peers.slice(0, maxEndpoints)) {
         const answer = yield* Effect.result(call(peer))
         if (Result.isSuccess(answer)) return answer.success
-        const failure = answer.failure
-        const reached = !(failure instanceof NodeUnreachable) || failure.outcome === "Unknown"
-        // its own answer may be that some node *there* was unreachable: that is an answer as well
-        if (reached || failure.node !== endpoint(peer)) return yield* Effect.fail(failure)
-        last = failure
+        // Also where it was reached, and says that some node there certainly was not: another one may know a way.
+        if (!(answer.failure instanceof NodeUnreachable) || answer.failure.outcome === "Unknown") {
+          return yield* Effect.fail(answer.failure)
+        }
+        last = answer.failure
       }
       return yield* last
     })
