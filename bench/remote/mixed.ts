@@ -1,0 +1,36 @@
+/** Small questions while 10 MB are in flight on the same connection, one after another, and without. */
+import { asked, compete, type Options, percentile, report, type Result, troupe } from "../harness.ts"
+import { startServer } from "./connect.ts"
+import { connect } from "./troupe.ts"
+
+const options = asked<Options>()
+const inFlight = 10
+const asks = options.quick ? 100 : 5000
+
+const server = await startServer("troupe", { bulk: true })
+const client = await connect(server.options, server.ready)
+
+const alone = async () => percentile(await client.ask(inFlight, asks), 0.99) * 1000
+
+const beside = async () => {
+  let going = true
+  const bulk = (async () => {
+    while (going) await client.bulk(10_000_000)
+  })()
+  const p99 = percentile(await client.ask(inFlight, asks), 0.99) * 1000
+  going = false
+  await bulk
+  return p99
+}
+
+const result: Result = {
+  title: `small asks, ${inFlight} in flight: 99 % are answered within`,
+  unit: "us",
+  sides: await compete([
+    { name: troupe, round: beside, note: "10 MB always in flight beside them" },
+    { name: "without the 10 MB", round: alone }
+  ], options),
+  comparisons: [{ figure: "mixed", against: "without the 10 MB", goal: { most: 5 } }]
+}
+await report(result)
+process.exit(0)
