@@ -36,7 +36,9 @@ export type { Selector } from "./internal/selection.ts"
 /** A datacenter as this node sees it now. */
 export interface KnownDataCenter {
   readonly record: DataCenterRecord
-  /** ACTIVE, not drained by an operator, with a lease that this node counts on: may be chosen */
+  /** ACTIVE or DRAINING, with a lease that this node counts on: what lives there is looked up and spoken to */
+  readonly reachable: boolean
+  /** reachable, ACTIVE and not drained by an operator: may get something new */
   readonly routable: boolean
   /** what an operator wants, if anything was ever said */
   readonly wish?: { readonly state: "DRAINED" | "ACTIVE"; readonly by: string; readonly reason: string }
@@ -76,8 +78,10 @@ export class DataCenters extends Context.Service<DataCenters, {
    * and alive by this node's own clock; `AmbiguousDataCenter` when several are.
    */
   readonly select: (selector: Selector) => Effect.Effect<DataCenterRecord, SelectError>
-  /** All routable ones; fails as `select` does before it looks. */
-  readonly active: Effect.Effect<ReadonlyArray<DataCenterRecord>, DataCenterNotReady | StaleRecords>
+  /** As `select`, among the reachable ones: for finding what is there already, drained or not. */
+  readonly reach: (selector: Selector) => Effect.Effect<DataCenterRecord, SelectError>
+  /** All reachable ones; fails as `select` does before it looks. */
+  readonly reachable: Effect.Effect<ReadonlyArray<DataCenterRecord>, DataCenterNotReady | StaleRecords>
   /**
    * Asks that the datacenter gets nothing new from now on. Stays until `activate`, through restarts, changes of leader and an
    * emptied record. Its actors and their callers go on. From any node of any datacenter; idempotent.

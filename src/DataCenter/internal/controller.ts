@@ -92,7 +92,8 @@ export const make = (settings: DataCenterSettings) =>
       const wish = wishes.get(entry.record.id)
       return {
         record: { ...entry.record, lease: { ...entry.record.lease, remaining: Duration.millis(left) } },
-        routable: entry.record.state === "ACTIVE" && left > 0 && wish?.state !== "DRAINED",
+        reachable: left > 0 && (entry.record.state === "ACTIVE" || entry.record.state === "DRAINING"),
+        routable: left > 0 && entry.record.state === "ACTIVE" && wish?.state !== "DRAINED",
         ...(wish === undefined ? {} : { wish: { state: wish.state, by: wish.by, reason: wish.reason } })
       }
     }
@@ -367,6 +368,7 @@ export const make = (settings: DataCenterSettings) =>
         ? Effect.fail(new StaleRecords({ age: Duration.millis(age), limit: settings.maxCacheStaleness }))
         : Effect.logWarning(`datacenter records are ${Math.round(age)} ms old, and used all the same`)
     })
+    const reachable = () => known().dataCenters.filter((dataCenter) => dataCenter.reachable).map(({ record }) => record)
     const routable = () => known().dataCenters.filter((dataCenter) => dataCenter.routable).map(({ record }) => record)
     const oneOf = (
       selector: Selector,
@@ -409,7 +411,8 @@ export const make = (settings: DataCenterSettings) =>
       changes: Stream.map(SubscriptionRef.changes(revision), known),
       refresh,
       select: (selector) => Effect.andThen(usable, Effect.suspend(() => oneOf(selector, routable()))),
-      active: Effect.andThen(usable, Effect.sync(routable)),
+      reach: (selector) => Effect.andThen(usable, Effect.suspend(() => oneOf(selector, reachable()))),
+      reachable: Effect.andThen(usable, Effect.sync(reachable)),
       drain: wish("DRAINED"),
       activate: wish("ACTIVE"),
       await: (name, options) =>

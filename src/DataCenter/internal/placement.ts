@@ -117,7 +117,7 @@ export const make = Effect.fnUntraced(function*(options: {
   /** All others at once. One that knows it wins; an unreachable one leaves it open whether the name exists. */
   const askOthers = (kind: string, name: string, not: ActorAddress | undefined) =>
     Effect.gen(function*() {
-      const others = (yield* dataCenters.active).filter((record) => record.id !== dataCenters.self.id)
+      const others = (yield* dataCenters.reachable).filter((record) => record.id !== dataCenters.self.id)
       const found: Array<ActorAddress> = []
       const failed: Array<LookupError> = []
       const first = yield* Deferred.make<void>()
@@ -154,7 +154,7 @@ export const make = Effect.fnUntraced(function*(options: {
     const here = () => inner.lookup(kind, name, not?.node.dataCenter === home ? { not } : {})
     if (dataCenter === home) return here()
     if (dataCenter !== undefined) {
-      return Effect.flatMap(dataCenters.select(dataCenter), (record) => ask(record, kind, name, not))
+      return Effect.flatMap(dataCenters.reach(dataCenter), (record) => ask(record, kind, name, not))
     }
     return here().pipe(Effect.catchTag("ActorNotFound", () => askOthers(kind, name, not)))
   }
