@@ -40,7 +40,7 @@ const stores = Effect.fnUntraced(function*(choice: ControlPlaneChoice) {
         import("effect-troupe/ControlPlane/Nats")
       )
       const { startNats } = yield* Effect.promise(() => import("../../scripts/servers/index.ts"))
-      const servers = Effect.map(startNats(), (nats) => ({ servers: nats.servers }))
+      const servers = Effect.map(startNats({ data: "memory" }), (nats) => ({ servers: nats.servers }))
       return {
         store: () => Effect.flatMap(servers, (options) => Layer.build(ControlStoreNats.layer(options))),
         plane: yield* Layer.build(ControlPlaneNats.layer(yield* servers))
@@ -51,7 +51,7 @@ const stores = Effect.fnUntraced(function*(choice: ControlPlaneChoice) {
         import("effect-troupe/ControlPlane/Etcd")
       )
       const { startEtcd } = yield* Effect.promise(() => import("../../scripts/servers/index.ts"))
-      const endpoints = Effect.map(startEtcd(), (etcd) => ({ endpoints: etcd.endpoints }))
+      const endpoints = Effect.map(startEtcd({ data: "memory" }), (etcd) => ({ endpoints: etcd.endpoints }))
       return {
         store: () => Effect.flatMap(endpoints, (options) => Layer.build(ControlStoreEtcd.layer(options))),
         plane: yield* Layer.build(ControlPlaneEtcd.layer(yield* endpoints))

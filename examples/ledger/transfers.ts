@@ -41,6 +41,10 @@ const askAgain = Schedule.min([Schedule.exponential("50 millis"), Schedule.space
 const isRetryable = (error: { readonly _tag: string; readonly retryable?: boolean }): boolean =>
   error.retryable === true
 
+/** A spawn carries an id of its own, so it too may be repeated when nobody knows what became of it. */
+const isRepeatable = (error: { readonly _tag: string; readonly retryable?: boolean }): boolean =>
+  isRetryable(error) || error._tag === "OutcomeUnknown"
+
 /** Opens every account, each from another node in turn, so that half of the spawns cross to the other datacenter. */
 export const openAccounts = Effect.fnUntraced(function*(
   sites: ReadonlyArray<Site>,
@@ -56,7 +60,7 @@ export const openAccounts = Effect.fnUntraced(function*(
       role: "ledger",
       props: { openingCents }
     }).pipe(
-      Effect.retry({ schedule: askAgain, while: isRetryable }),
+      Effect.retry({ schedule: askAgain, while: isRepeatable }),
       Effect.tap((ref) => Effect.sync(() => onOpened(id, ref.address.node)))
     )
   }, { concurrency: 32, discard: true })
