@@ -96,8 +96,13 @@ export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink =
   return {
     snapshot,
     relist: (listing) => {
-      const reason = sighted ? regression(listing) : undefined
-      if (reason !== undefined) lost(reason)
+      // also after a gap: a store that went back behind what was held has forgotten it, however it looks now
+      const reason = regression(listing)
+      if (reason !== undefined) {
+        // told although the watch may be lost already, because it says more than a lost connection
+        toldLost = false
+        lost(reason)
+      }
       if (!sighted) {
         snapshot(listing)
         return reason

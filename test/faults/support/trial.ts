@@ -1,0 +1,257 @@
+/**
+ * One trial of a control store: two writers and a watch are at work, something breaks and is mended, and then it is judged what
+ * each of them was told against what the store holds.
+ *
+ * Judged is: every operation ends by its deadline; what was acknowledged is there; what was said to be certainly not applied
+ * is not; the watch held what the store holds, was never silent for long without saying that it is lost, and was back soon.
+ */
+import { assert } from "@effect/vitest"
+import { Effect, Exit, Fiber, Logger, Schedule, type Scope, Stream } from "effect"
+import type { ControlStoreService, WatchEvent } from "../../../src/ControlPlane/ControlStore.ts"
+
+export interface Subject {
+  /** a client of the store, as the writers and the watch use it */
+  readonly client: Effect.Effect<ControlStoreService, unknown, Scope.Scope>
+  /** a client on a path that nothing breaks, for the last word; default as `client` */
+  readonly judge?: Effect.Effect<ControlStoreService, unknown, Scope.Scope> | undefined
+  /** milliseconds of each operation's deadline */
+  readonly requestTimeout: number
+  /** Breaks something and mends it again. Ends when the store should work as before. */
+  readonly fault: Effect.Effect<void, unknown, Scope.Scope>
+  /** milliseconds from the end of the fault within which writes must go through again; default 8 s */
+  readonly recovery?: number | undefined
+  /** may the store forget what it acknowledged, if that is told? default no */
+  readonly mayForget?: boolean | undefined
+  /** must the fault be seen at all, as an error or a lost watch? default yes */
+  readonly unseen?: boolean | undefined
+}
+
+export interface Outcome {
+  readonly acknowledged: number
+  readonly refused: number
+  readonly unknown: number
+  /** acknowledged and not there */
+  readonly lost: ReadonlyArray<string>
+  /** milliseconds: longest operation, longest time without a successful write, longest silence of the watch */
+  readonly slowest: number
+  readonly outage: number
+  readonly silence: number
+  readonly reports: ReadonlyArray<string>
+}
+
+/** no watch may be blind for longer without saying so, or after the store is back; milliseconds */
+const blindLimit = 5_000
+/** what a loaded machine may add to a deadline; milliseconds */
+const slack = 1_000
+/** words with which a backend tells that the store has forgotten something */
+export const forgetful = /lost acknowledged|no longer knows|fell from|made anew|replaced by|another value at/
+
+const now = () => Number(process.hrtime.bigint()) / 1_000_000
+
+interface Said {
+  readonly at: number
+  readonly event: WatchEvent
+}
+
+/** What a consumer holds after those events, if it does as the watch says. */
+const heldAfter = (said: ReadonlyArray<Said>): ReadonlyMap<string, string> => {
+  const held = new Map<string, string>()
+  for (const { event } of said) {
+    if (event._tag === "Snapshot") {
+      held.clear()
+      for (const { key, revision } of event.entries) held.set(key, revision)
+    } else if (event._tag === "Put") held.set(event.entry.key, event.entry.revision)
+    else if (event._tag === "Removed") held.delete(event.key)
+  }
+  return held
+}
+
+/** The longest time in which a watch that did not say that it is lost proved nothing. */
+const longestSilence = (said: ReadonlyArray<Said>, end: number): number => {
+  let longest = 0
+  let since: number | undefined
+  for (const { at, event } of said) {
+    if (since !== undefined) longest = Math.max(longest, at - since)
+    if (event._tag === "Lost") since = undefined
+    else if (event._tag === "Current" || event._tag === "Snapshot") since = at
+  }
+  return since === undefined ? longest : Math.max(longest, end - since)
+}
+
+/** How long after that moment the watch still was lost. */
+const blindAfter = (said: ReadonlyArray<Said>, moment: number): number => {
+  let lost = false
+  for (const { at, event } of said) {
+    if (at > moment && !lost) return 0
+    if (event._tag === "Lost") lost = true
+    if (event._tag === "Snapshot") {
+      lost = false
+      if (at > moment) return at - moment
+    }
+  }
+  return lost ? Infinity : 0
+}
+
+const until = (what: string, limit: number, condition: () => boolean): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const begun = now()
+    while (!condition()) {
+      assert.isBelow(now() - begun, limit, what)
+      yield* Effect.sleep("20 millis")
+    }
+  })
+
+/** Waits until it is so, at most ten seconds. */
+export const eventually = (what: string, condition: () => boolean): Effect.Effect<void> =>
+  until(what, 10_000, condition)
+
+/** Tries again until it succeeds, at most fifteen seconds. */
+export const persist = <A, E, R>(effect: Effect.Effect<A, E, R>) => patiently(effect)
+
+/** Follows all of a store: what a consumer of the watch holds now, and what was said of losses, by it or in the log. */
+export const observe = (store: ControlStoreService) =>
+  Effect.gen(function*() {
+    const said: Array<Said> = []
+    const reasons: Array<string> = []
+    yield* store.watch("").pipe(
+      Stream.runForEach((event) =>
+        Effect.sync(() => {
+          if (event._tag === "Lost") reasons.push(event.reason)
+          said.push({ at: now(), event })
+        })
+      ),
+      Effect.provide(Logger.layer([Logger.make(({ message }) => void reasons.push(String(message)))])),
+      Effect.forkScoped({ startImmediately: true })
+    )
+    return { reasons: () => reasons, held: () => heldAfter(said) }
+  })
+
+/** The last word may take its time: replicas go on finding their places for seconds. */
+const patiently = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.retry(effect, Schedule.spaced("200 millis").pipe(Schedule.upTo({ duration: "15 seconds" })))
+
+let trials = 0
+
+/** Runs the trial and judges it; returns what it has seen. */
+export const trial = (subject: Subject): Effect.Effect<Outcome, unknown, Scope.Scope> =>
+  Effect.gen(function*() {
+    const prefix = `trial-${trials += 1}/`
+    const reports: Array<string> = []
+    const collect = Logger.layer([Logger.make(({ message }) => void reports.push(String(message)))])
+    const writer = yield* subject.client.pipe(Effect.provide(collect))
+    const watcher = yield* subject.client.pipe(Effect.provide(collect))
+
+    const said: Array<Said> = []
+    yield* watcher.watch(prefix).pipe(
+      Stream.runForEach((event) =>
+        Effect.sync(() => {
+          if (event._tag === "Lost") reports.push(event.reason)
+          said.push({ at: now(), event })
+        })
+      ),
+      Effect.provide(collect),
+      Effect.forkScoped({ startImmediately: true })
+    )
+    yield* until("the first snapshot", blindLimit, () => said[0]?.event._tag === "Snapshot")
+
+    // ---- work: each writer creates keys of its own, one after the other
+    const acknowledged = new Map<string, number>()
+    const refused = new Set<string>()
+    const unknown = new Set<string>()
+    const wrong: Array<string> = []
+    let slowest = 0
+    let outage = 0
+    let lastSuccess = now()
+    let working = true
+    const work = (name: string) =>
+      Effect.gen(function*() {
+        for (let i = 0; working; i++) {
+          const key = `${prefix}${name}/${i}`
+          const begun = now()
+          const exit = yield* Effect.exit(writer.create(key, key))
+          const ended = now()
+          slowest = Math.max(slowest, ended - begun)
+          if (Exit.isSuccess(exit)) {
+            outage = Math.max(outage, ended - lastSuccess)
+            lastSuccess = ended
+            acknowledged.set(key, ended)
+          } else {
+            const error = yield* Effect.flip(exit)
+            if (error._tag === "StoreUnavailable") refused.add(key)
+            else if (error._tag === "OutcomeUnknown") unknown.add(key)
+            else wrong.push(`${key}: ${error._tag}`)
+          }
+          yield* Effect.sleep(Exit.isSuccess(exit) ? "4 millis" : "50 millis")
+        }
+      })
+    const workers = yield* Effect.forEach(["one", "two"], (name) => Effect.forkChild(work(name)))
+    yield* until("fifty writes before the fault", 15_000, () => acknowledged.size >= 50)
+
+    const broken = now()
+    yield* subject.fault
+    const mended = now()
+    const before = acknowledged.size
+    yield* until(
+      `writes within ${subject.recovery ?? 8_000} ms after the fault`,
+      subject.recovery ?? 8_000,
+      () => acknowledged.size > before
+    )
+    const back = now()
+    yield* until("fifty more writes", 15_000, () => acknowledged.size >= before + 50)
+    working = false
+    yield* Effect.forEach(workers, Fiber.join, { discard: true })
+
+    // ---- judgement
+    const judge = yield* (subject.judge ?? subject.client).pipe(Effect.provide(collect))
+    const marker = `${prefix}marker`
+    yield* patiently(judge.create(marker, "").pipe(Effect.catchTag("RevisionConflict", () => Effect.void)))
+    yield* until(
+      "the watch to know a later write within five seconds",
+      blindLimit,
+      () => heldAfter(said).has(marker) && said.at(-1)!.event._tag !== "Lost"
+    )
+    const blind = blindAfter(said, back)
+    const listing = yield* patiently(judge.list(prefix))
+    const there = new Map(listing.map(({ key, revision }) => [key, revision]))
+    const lost = Array.from(acknowledged.keys()).filter((key) => !there.has(key))
+    const silence = longestSilence(said, now())
+    const outcome: Outcome = {
+      acknowledged: acknowledged.size,
+      refused: refused.size,
+      unknown: unknown.size,
+      lost,
+      slowest: Math.round(slowest),
+      outage: Math.round(outage),
+      silence: Math.round(silence),
+      reports
+    }
+    yield* Effect.logInfo(
+      `${outcome.acknowledged} acknowledged, ${outcome.refused} refused, ${outcome.unknown} unknown, ${lost.length} lost; `
+        + `slowest ${outcome.slowest} ms, outage ${outcome.outage} ms, silence ${outcome.silence} ms; fault took ${
+          Math.round(mended - broken)
+        } ms`
+    )
+
+    assert.deepStrictEqual(wrong, [], "a key that nobody else writes conflicts with nothing")
+    assert.isAtMost(slowest, subject.requestTimeout + slack, "an operation outlived its deadline")
+    assert.deepStrictEqual(Array.from(refused).filter((key) => there.has(key)), [], "certainly not applied, and there")
+    if (subject.mayForget === true) {
+      if (lost.length > 0) {
+        assert.isTrue(reports.some((text) => forgetful.test(text)), `${lost.length} lost, not a word`)
+      }
+    } else assert.deepStrictEqual(lost, [], "acknowledged, and not there")
+    assert.deepStrictEqual(
+      Array.from(heldAfter(said)).sort(),
+      Array.from(there).sort(),
+      "the watch holds what the store holds"
+    )
+    assert.isAtMost(silence, blindLimit, "the watch was silent and did not say that it is lost")
+    assert.isAtMost(blind, blindLimit, "the watch was blind after the store was back")
+    if (subject.unseen !== true) {
+      assert.isTrue(
+        refused.size + unknown.size > 0 || outage > 500 || said.some(({ event }) => event._tag === "Lost"),
+        "the fault had an effect"
+      )
+    }
+    return outcome
+  })
