@@ -20,6 +20,8 @@ export interface NatsServers {
   readonly members: ReadonlyArray<Server>
   /** the member that leads the given stream, or undefined while there is none */
   readonly leaderOf: (stream: string) => Effect.Effect<Server | undefined>
+  /** the member that makes streams and consumers, or undefined while there is none */
+  readonly metaLeader: Effect.Effect<Server | undefined>
 }
 
 const json = async (url: string): Promise<unknown> => {
@@ -84,5 +86,13 @@ export const startNats = (options: NatsOptions = {}): Effect.Effect<NatsServers,
         }
         return size === 1 ? members[0] : undefined
       })
-    return { servers: clients.map((port) => `127.0.0.1:${port}`), members, leaderOf }
+    const metaLeader = Effect.promise(async () => {
+      for (const port of monitors) {
+        const info = await json(`http://127.0.0.1:${port}/jsz`).catch(() => undefined) as JetStreamInfo | undefined
+        const found = members.find((member) => member.name === info?.meta_cluster?.leader)
+        if (found !== undefined) return found
+      }
+      return size === 1 ? members[0] : undefined
+    })
+    return { servers: clients.map((port) => `127.0.0.1:${port}`), members, leaderOf, metaLeader }
   }))

@@ -112,7 +112,7 @@ export const open = Effect.fnUntraced(function*(
   }
   const report = yield* makeReport(bucket.name)
   const deadline = values.requestTimeout
-  const operations = makeOperations(link, bucket, deadline)
+  const operations = makeOperations(link, bucket, deadline, config.num_replicas > 1)
   const entryChecked = <A, E>(key: string, value: string, write: Effect.Effect<A, E>, operation: string) =>
     Effect.andThen(
       checkEntry(key, value, capabilities.maxValueBytes),

@@ -28,3 +28,9 @@ storeContract("etcd keeps the contract when packets vanish", {
   options: options("blackHole"),
   only: ({ needs }) => needs === "cut"
 })
+
+storeContract("three etcd members keep the contract", {
+  start: startEtcd({ data: "memory", members: 3 }),
+  options: options("refuse"),
+  only: ({ needs }) => needs !== "cut"
+})

@@ -28,3 +28,9 @@ storeContract("NATS keeps the contract when packets vanish", {
   options: options("blackHole"),
   only: ({ needs }) => needs === "cut"
 })
+
+storeContract("three NATS servers keep the contract", {
+  start: startNats({ data: "memory", members: 3 }),
+  options: options("refuse", 3),
+  only: ({ needs }) => needs !== "cut"
+})

@@ -25,10 +25,10 @@ import { AuthenticationFailed, SettingInvalid, StoreUnavailable } from "../../Ac
 
 /**
  * How a request ended without an answer. `NotSent`: nothing left this process. `NoResponders`: the server says that nobody took
- * it. `Denied`: the server forbids it. `NoAnswer`: perhaps it was taken.
+ * it. `Denied`: the server forbids it. `Overtaken`: refused because others were faster. `NoAnswer`: perhaps it was taken.
  */
 export class LinkFailure extends Data.TaggedError("LinkFailure")<{
-  readonly kind: "NotSent" | "NoResponders" | "Denied" | "NoAnswer"
+  readonly kind: "NotSent" | "NoResponders" | "Denied" | "Overtaken" | "NoAnswer"
   readonly reason: string
 }> {}
 

@@ -7,7 +7,7 @@
  *   id there proves that it was applied. Otherwise the outcome stays unknown.
  */
 import type { PubAck, StoredMsg } from "@nats-io/jetstream"
-import { Clock, Duration, Effect, Option, Random, Result } from "effect"
+import { Clock, Duration, Effect, Option, Random, Result, Semaphore } from "effect"
 import { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from "../../Actor/errors.ts"
 import type { ControlStoreService, Revision, WriteError } from "../ControlStore.ts"
 import { api, codes, isMarker, parseReply, subjectOf, textOf } from "./natsBucket.ts"
@@ -41,7 +41,22 @@ export type Operations = Pick<ControlStoreService, "get" | "create" | "update" |
   ) => Effect.Effect<A, Exclude<E, LinkFailure> | StoreUnavailable>
 }
 
-export const makeOperations = (link: NatsLink, bucket: Bucket, deadline: Duration.Duration): Operations => {
+/**
+ * `replicated`: a bucket with replicas compares a key's expected sequence only before it proposes a write to them, so of two
+ * writes that are proposed at once both pass (seen on 2.9.10; only "expected absent" is compared again when it is applied). The
+ * expected last sequence of the whole stream is compared when a write is applied, on every replica alike. So there each write
+ * that expects a version names the stream's last sequence, too; where only that has moved, it is tried again with the new one.
+ */
+export const makeOperations = (
+  link: NatsLink,
+  bucket: Bucket,
+  deadline: Duration.Duration,
+  replicated: boolean
+): Operations => {
+  /** the stream's last sequence as far as this client knows; a wrong guess costs one more attempt */
+  let streamLast = 0
+  /** Writes that name the stream's sequence exclude each other anyway: within one client they wait instead of colliding. */
+  const turn = Semaphore.makeUnsafe(1)
   // the last moments are kept for saying what happened
   const patience = Duration.toMillis(deadline) * 0.98
   const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
@@ -65,6 +80,7 @@ export const makeOperations = (link: NatsLink, bucket: Bucket, deadline: Duratio
       reason = failure.reason
       if (failure.kind === "Denied") return yield* Effect.fail(failed(reason, uncertain))
       if (failure.kind === "NoAnswer") uncertain = true
+      else if (failure.kind === "Overtaken") yield* Effect.sleep(5 * (yield* Random.next))
       else yield* Effect.sleep(Math.min(Math.max(0, end - (yield* now)), 100 + 150 * (yield* Random.next)))
     }
   })
@@ -109,6 +125,8 @@ export const makeOperations = (link: NatsLink, bucket: Bucket, deadline: Duratio
     | { readonly _tag: "Duplicate" }
     | { readonly _tag: "Conflict" }
 
+  const guarded = (expected: Revision) => replicated && expected !== "0"
+
   const publish = Effect.fnUntraced(function*(
     key: string,
     value: string,
@@ -120,14 +138,21 @@ export const makeOperations = (link: NatsLink, bucket: Bucket, deadline: Duratio
     const message = yield* link.request(subjectOf(bucket, key), value, timeoutMillis, [
       ["Nats-Msg-Id", messageId],
       ["Nats-Expected-Last-Subject-Sequence", expected],
+      ...(guarded(expected) ? [["Nats-Expected-Last-Sequence", String(streamLast)] as const] : []),
       ...(marker ? [["KV-Operation", "DEL"] as const] : [])
     ])
     const reply: PubAck & Reply = yield* parseReply<PubAck>(message)
     if (reply.error === undefined) {
+      if (!reply.duplicate) streamLast = Math.max(streamLast, reply.seq)
       return reply.duplicate ? { _tag: "Duplicate" } : { _tag: "Applied", revision: String(reply.seq) }
     }
     const { code, description, err_code } = reply.error
-    if (conflicts(err_code)) return { _tag: "Conflict" }
+    if (conflicts(err_code)) {
+      const told = /(\d+)\s*$/.exec(description)?.[1]
+      // the number is the stream's last or the key's; one that is too low is corrected by the next refusal
+      if (told !== undefined) streamLast = Number(told)
+      return { _tag: "Conflict" }
+    }
     if (err_code === codes.messageTooLarge) {
       return yield* new InvalidData({ what: `value of ${key}`, reason: description })
     }
@@ -147,6 +172,25 @@ export const makeOperations = (link: NatsLink, bucket: Bucket, deadline: Duratio
           : Effect.fail(new OutcomeUnknown({ operation, reason: "an answer was lost, and the key has moved on since" }))
     )
 
+  /** A refusal of a write that named the stream's sequence: has the key moved, or only the stream? */
+  const whatMoved = (key: string, expected: Revision, messageId: string, uncertain: boolean, timeoutMillis: number) =>
+    Effect.flatMap(
+      load(key, timeoutMillis),
+      (found): Effect.Effect<Revision, RevisionConflict | OutcomeUnknown | LinkFailure> =>
+        Option.isSome(found) && found.value.messageId === messageId
+          ? Effect.succeed(found.value.revision)
+          : Option.isSome(found) && found.value.revision === expected
+          ? Effect.fail(new LinkFailure({ kind: "Overtaken", reason: "other writes kept the bucket busy" }))
+          : Effect.fail(
+            uncertain
+              ? new OutcomeUnknown({
+                operation: `write ${key}`,
+                reason: "an answer was lost, and the key has moved on since"
+              })
+              : new RevisionConflict({ key })
+          )
+    )
+
   const writeAt = (
     operation: string,
     key: string,
@@ -157,16 +201,22 @@ export const makeOperations = (link: NatsLink, bucket: Bucket, deadline: Duratio
     Effect.flatMap(
       randomId,
       (messageId) =>
-        persistWrite(operation, (timeoutMillis, uncertain) =>
-          Effect.flatMap(
+        persistWrite(operation, (timeoutMillis, uncertain) => {
+          const once = Effect.flatMap(
             publish(key, value, expected, messageId, marker, timeoutMillis),
             (published): Effect.Effect<Revision, RevisionConflict | OutcomeUnknown | LinkFailure> =>
               published._tag === "Applied"
                 ? Effect.succeed(published.revision)
-                : published._tag === "Conflict" && !uncertain
-                ? Effect.fail(new RevisionConflict({ key }))
-                : readBack(operation, key, messageId, timeoutMillis)
-          ))
+                : published._tag === "Duplicate"
+                ? readBack(operation, key, messageId, timeoutMillis)
+                : guarded(expected)
+                ? whatMoved(key, expected, messageId, uncertain, timeoutMillis)
+                : uncertain
+                ? readBack(operation, key, messageId, timeoutMillis)
+                : Effect.fail(new RevisionConflict({ key }))
+          )
+          return guarded(expected) ? turn.withPermit(once) : once
+        })
     )
 
   const ifRevision = <A>(key: string, revision: Revision, write: Effect.Effect<A, WriteError>) =>

@@ -4,8 +4,7 @@
  * doubt it is renewed every ten seconds, because replicas of a pausing cluster may diverge without a word; what such a
  * renewal finds to be newer is told as changes, what it finds to be older as a loss.
  */
-import { Clock, Effect, Queue, Random, Schedule, Stream } from "effect"
-import type { Scope } from "effect"
+import { Clock, Effect, Exit, Queue, Random, Schedule, Scope, Stream } from "effect"
 import type { Entry, WatchEvent } from "../ControlStore.ts"
 import { filterOf, isMarker, keyOf, positionOf, readConsumer, streamInfo, textOf } from "./natsBucket.ts"
 import type { Bucket, Position } from "./natsBucket.ts"
@@ -20,6 +19,8 @@ export type ReportForeign = (what: string, reason: string) => Effect.Effect<void
 const silenceMillis = 3_000
 const renewMillis = 10_000
 const requestMillis = 2_000
+const sessionAttempts = 4
+const sessionStaggerMillis = 400
 
 type Arrival =
   | { readonly _tag: "Data"; readonly position: Position; readonly subject: string; readonly message: Message }
@@ -45,7 +46,8 @@ interface Session {
   readonly take: Effect.Effect<ReadonlyArray<Arrival>, LinkFailure>
 }
 
-const openSession = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, prefix: string) {
+/** One consumer with an inbox of its own; whatever became of it goes with the scope. */
+const openOne = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, prefix: string) {
   const arrivals = yield* Effect.acquireRelease(Queue.unbounded<Arrival>(), Queue.shutdown)
   const inbox = yield* link.inbox((message) => {
     // The server asks whether we keep up; the answer is an empty message to the address that it names.
@@ -68,6 +70,30 @@ const openSession = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, 
   }
   return session
 })
+
+/**
+ * Opens a session. A cluster may place a consumer on a member that is dead without knowing it, and then never answers: so
+ * another is asked for when there is no answer after a moment, and the first that comes is taken.
+ */
+const openSession = (
+  link: NatsLink,
+  bucket: Bucket,
+  prefix: string
+): Effect.Effect<Session, LinkFailure, Scope.Scope> =>
+  Effect.flatMap(
+    Effect.scope,
+    (parent) =>
+      Effect.raceAll(Array.from({ length: sessionAttempts }, (_, i) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function*() {
+            yield* restore(Effect.sleep(i * sessionStaggerMillis))
+            const own = yield* Scope.fork(parent)
+            return yield* restore(Scope.provide(openOne(link, bucket, prefix), own)).pipe(
+              Effect.onError(() => Scope.close(own, Exit.void))
+            )
+          })
+        )))
+  )
 
 /** What a data message says of a key; undefined where it is none of ours. */
 const listedOf = Effect.fnUntraced(function*(
