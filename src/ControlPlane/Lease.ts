@@ -136,6 +136,8 @@ const attemptRead = (
 export const hold: (store: ControlStoreService, options: {
   readonly key: string
   readonly duration: Duration.Input
+  /** how long the first taking is tried while the store is away or does not say what became of it; default: two repetitions */
+  readonly patience?: Duration.Input | undefined
 }) => Effect.Effect<HeldLease, Fenced | LeaseError, Scope.Scope> = Effect.fnUntraced(function*(store, options) {
   const { key } = options
   const duration = Duration.fromInputUnsafe(options.duration)
@@ -247,11 +249,17 @@ export const hold: (store: ControlStoreService, options: {
     Effect.catchTag("Fenced", () => Effect.void)
   )
 
-  yield* Effect.retry(renew, {
-    times: 2,
-    while: (error) => error._tag === "OutcomeUnknown",
-    schedule: Schedule.exponential(Duration.millis(millis / 40))
-  })
+  const firstWait = Schedule.exponential(Duration.millis(millis / 40))
+  // The same core tries again: what an earlier try may have written is recognised as its own.
+  yield* options.patience === undefined
+    ? Effect.retry(renew, { times: 2, while: (error) => error._tag === "OutcomeUnknown", schedule: firstWait })
+    : Effect.retry(renew, {
+      while: (error) => error._tag === "OutcomeUnknown" || error._tag === "StoreUnavailable",
+      schedule: Schedule.max([
+        Schedule.min([firstWait, Schedule.spaced(Duration.millis(millis / 8))]).pipe(Schedule.jittered),
+        Schedule.during(options.patience)
+      ])
+    })
 
   // Between two tries of one renewal: short against D, so that a store that comes back in time finds us still holding.
   const backoff = Schedule.min([

@@ -41,8 +41,8 @@ export interface MemberHost {
 
 /** Ends told at once. */
 const tellingAtOnce = 64
-/** Names whose revoked placements are remembered, to refuse a late start; the oldest are forgotten first. */
-const rememberedRevokes = 10_000
+/** Names whose last placement is remembered, to refuse a late order; those not heard of for longest are forgotten first. */
+const rememberedNames = 100_000
 /** Actors stopped at once. */
 const stoppingAtOnce = 64
 
@@ -52,7 +52,8 @@ export const make = Effect.fnUntraced(
     const { partitionCount } = membership.settings
     const floors = Array.from({ length: partitionCount }, () => 0)
     const starting = new Map<string, Starting>()
-    const revoked = new Map<string, number>()
+    /** the newest placement of a name that was taken, or forbidden, here: that one and lower ones start no more */
+    const taken = new Map<string, number>()
     const ending = new Map<string, Ending>()
 
     membership.onChange((now) => {
@@ -68,10 +69,17 @@ export const make = Effect.fnUntraced(
       return undefined
     }
     const remember = (name: string, placement: number) => {
-      revoked.delete(name)
-      revoked.set(name, placement)
-      if (revoked.size > rememberedRevokes) revoked.delete(revoked.keys().next().value!)
+      const highest = Math.max(placement, taken.get(name) ?? -1)
+      taken.delete(name)
+      taken.set(name, highest)
+      if (taken.size > rememberedNames) taken.delete(taken.keys().next().value!)
     }
+    /** The actor of an earlier placement may still be here, on its way out: it must not be taken for the new one. */
+    const replace = (spec: SpawnSpec, placement: number, epoch: number) =>
+      Effect.andThen(
+        host.stop(spec.name, { placement: placement - 1, reason: "Replaced" }),
+        host.start(spec, { placement, epoch })
+      )
 
     type StartResult = ReturnType<Handlers["Start"]>
     const start: Handlers["Start"] = ({ epoch, partition, placement, spec }) =>
@@ -81,11 +89,16 @@ export const make = Effect.fnUntraced(
         const running = starting.get(spec.name)
         // Asked again about the same start: an order once taken goes on, whatever became of whoever asked.
         if (running !== undefined && running.placement === placement) return Fiber.join(running.fiber)
-        if (isLeaving() || !membership.mayAct() || placement <= (revoked.get(spec.name) ?? -1)) {
+        const present = host.find(spec.name)?.address
+        if (present?.placement === placement && present.epoch === epoch) return Effect.succeed(present)
+        // That placement has been here and has ended, or was forbidden: a late order does not bring it back.
+        const isLate = placement <= (taken.get(spec.name) ?? -1)
+        if (isLate || isLeaving() || !membership.mayAct()) {
           return Effect.fail(new NotServing({ node: membership.key, reason: "leaves, lapsed, or was told not to" }))
         }
+        remember(spec.name, placement)
         // Known to `Report` from the very turn in which the epoch was checked: nothing may come in between.
-        const fiber = fork(host.start(spec, { placement, epoch }))
+        const fiber = fork(replace(spec, placement, epoch))
         const entry = { spec, placement, epoch, fiber }
         starting.set(spec.name, entry)
         fiber.addObserver(() => {
@@ -98,7 +111,7 @@ export const make = Effect.fnUntraced(
       Effect.suspend(() => {
         const refused = admit(partition, epoch)
         if (refused !== undefined) return Effect.fail(refused)
-        remember(name, Math.max(placement, revoked.get(name) ?? -1))
+        remember(name, placement)
         const running = starting.get(name)
         return (running !== undefined && running.placement <= placement ? Fiber.await(running.fiber) : Effect.void)
           .pipe(

@@ -252,9 +252,11 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
     Effect.catchTag("RevisionConflict", () => Effect.void),
     Effect.retry({ schedule: patience, while: transient })
   )
-  const lease = yield* Lease.hold(store, { key: keys.lease(key), duration: settings.memberLease }).pipe(
-    Effect.retry({ schedule: patience, while: transient })
-  )
+  const lease = yield* Lease.hold(store, {
+    key: keys.lease(key),
+    duration: settings.memberLease,
+    patience: settings.bootstrapTimeout
+  })
   snapshot = { ...snapshot, records: new Map(snapshot.records).set(key, record) }
   const observer = yield* Lease.observe(store, keys.leasePrefix)
 
