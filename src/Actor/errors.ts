@@ -5,7 +5,7 @@
  * All of them cross the wire by tag and fields. `retryable` says whether the same call may succeed later without a change
  * by the caller; it says nothing about whether the first call had an effect (`outcome` and `OutcomeUnknown` do).
  */
-import { Schema } from "effect"
+import { Duration, Schema } from "effect"
 
 /** Whether an operation that failed may still have happened: `NotSent` is certainly not, `Unknown` is perhaps. */
 export const Outcome = Schema.Literals(["NotSent", "Unknown"])
@@ -19,6 +19,9 @@ export class NameTaken extends Schema.TaggedError<NameTaken>()("NameTaken", {
   kind: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `the name ${this.name} is taken (kind ${this.kind})`
+  }
 }
 
 /** No eligible member has registered the kind within the deadline. Retryable: a member may be starting. */
@@ -27,6 +30,11 @@ export class KindNotRegistered extends Schema.TaggedError<KindNotRegistered>()("
   dataCenter: Schema.optionalKey(Schema.String)
 }) {
   readonly retryable = true
+  override get message() {
+    return `no eligible member has registered ${this.kind}${
+      this.dataCenter === undefined ? "" : ` in ${this.dataCenter}`
+    }`
+  }
 }
 
 /** An actor of that name exists, but of another kind. */
@@ -36,6 +44,9 @@ export class KindMismatch extends Schema.TaggedError<KindMismatch>()("KindMismat
   actual: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.name} is a ${this.actual}, not a ${this.expected}`
+  }
 }
 
 /** No actor of that name exists where the call looked. */
@@ -44,6 +55,9 @@ export class ActorNotFound extends Schema.TaggedError<ActorNotFound>()("ActorNot
   kind: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `no ${this.kind} of the name ${this.name}`
+  }
 }
 
 /** The actor has stopped, and no successor of its name could be found. The message was not handled. */
@@ -51,6 +65,9 @@ export class ActorStopped extends Schema.TaggedError<ActorStopped>()("ActorStopp
   name: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.name} has stopped`
+  }
 }
 
 /** A bounded mailbox with overflow `fail` had no room. The message was not accepted. */
@@ -60,6 +77,9 @@ export class MailboxFull extends Schema.TaggedError<MailboxFull>()("MailboxFull"
   capacity: Schema.Int
 }) {
   readonly retryable = true
+  override get message() {
+    return `the mailbox of ${this.name} is full (${this.capacity} messages)`
+  }
 }
 
 /** No reply came within the timeout. The outcome is unknown: the message may have been handled, or may be yet. */
@@ -69,6 +89,11 @@ export class AskTimeout extends Schema.TaggedError<AskTimeout>()("AskTimeout", {
   timeout: Schema.DurationFromMillis
 }) {
   readonly retryable = true
+  override get message() {
+    return `no reply from ${this.name} to ${this.request} within ${
+      Duration.format(this.timeout)
+    }: the outcome is unknown`
+  }
 }
 
 /** The handler of this very message died with a defect. Supervision decides about the actor; the outcome is unknown. */
@@ -79,6 +104,9 @@ export class HandlerFailed extends Schema.TaggedError<HandlerFailed>()("HandlerF
   reason: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.name} died handling ${this.request}: ${this.reason}`
+  }
 }
 
 /** The actor's behaviour could not be built: it failed, died, or took longer than the start timeout. */
@@ -88,6 +116,9 @@ export class StartFailed extends Schema.TaggedError<StartFailed>()("StartFailed"
   cause: Schema.Defect()
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.kind} ${this.name} could not be started: ${String(this.cause)}`
+  }
 }
 
 /** Data at a boundary (props, a message, a reply) does not fit its schema. Names what and where; nothing was changed by it. */
@@ -97,6 +128,9 @@ export class InvalidData extends Schema.TaggedError<InvalidData>()("InvalidData"
   reason: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.what}: ${this.reason}`
+  }
 }
 
 /** A setting is missing or out of range. Raised while a Layer is built, never later. */
@@ -105,6 +139,9 @@ export class SettingInvalid extends Schema.TaggedError<SettingInvalid>()("Settin
   reason: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.setting} ${this.reason}`
+  }
 }
 
 // ---- remoting ----------------------------------------------------------------------------------------------------------
@@ -120,6 +157,9 @@ export class NodeUnreachable extends Schema.TaggedError<NodeUnreachable>()("Node
   reason: Schema.String
 }) {
   readonly retryable = true
+  override get message() {
+    return `${this.node} cannot be reached (${this.outcome}): ${this.reason}`
+  }
 }
 
 /** A frame is larger than the cap of the side that refuses it. Nothing of it was delivered. */
@@ -128,6 +168,9 @@ export class FrameTooLarge extends Schema.TaggedError<FrameTooLarge>()("FrameToo
   limit: Schema.Int
 }) {
   readonly retryable = false
+  override get message() {
+    return `a frame of ${this.bytes} bytes is over the limit of ${this.limit}`
+  }
 }
 
 /** Two sides do not speak the same protocol: of the wire, or of one kind. Names both sides. */
@@ -137,6 +180,9 @@ export class ProtocolMismatch extends Schema.TaggedError<ProtocolMismatch>()("Pr
   theirs: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.what}: ours is ${this.ours}, theirs is ${this.theirs}`
+  }
 }
 
 /** The peer could not prove that it belongs here. Says nothing about why, on purpose. */
@@ -144,6 +190,9 @@ export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFaile
   peer: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.peer} could not prove that it belongs here`
+  }
 }
 
 // ---- cluster -----------------------------------------------------------------------------------------------------------
@@ -154,6 +203,9 @@ export class NoEligibleMember extends Schema.TaggedError<NoEligibleMember>()("No
   reason: Schema.String
 }) {
   readonly retryable = true
+  override get message() {
+    return `no member may run ${this.kind}: ${this.reason}`
+  }
 }
 
 /** The cluster did not reach `minimumMembers` within `bootstrapTimeout`. */
@@ -162,6 +214,9 @@ export class ClusterNotFormed extends Schema.TaggedError<ClusterNotFormed>()("Cl
   minimum: Schema.Int
 }) {
   readonly retryable = true
+  override get message() {
+    return `${this.members} of at least ${this.minimum} members are Up`
+  }
 }
 
 /** The owner of the name's partition is new and still collects its names. Retryable within moments. */
@@ -170,6 +225,9 @@ export class DirectoryRebuilding extends Schema.TaggedError<DirectoryRebuilding>
   partition: Schema.Int
 }) {
   readonly retryable = true
+  override get message() {
+    return `partition ${this.partition}, which owns ${this.name}, still collects its names`
+  }
 }
 
 /** A spawn names a policy (supervision, mailbox, relocation strategy) that the kind has not registered. */
@@ -178,6 +236,9 @@ export class PolicyNotRegistered extends Schema.TaggedError<PolicyNotRegistered>
   policy: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.kind} has no policy ${this.policy}`
+  }
 }
 
 /** The caller acts for an owner that has been replaced (its lease is closed, or its epoch is behind). It must stop acting. */
@@ -187,6 +248,9 @@ export class Fenced extends Schema.TaggedError<Fenced>()("Fenced", {
   current: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.what}: ${this.ours} was replaced by ${this.current}`
+  }
 }
 
 // ---- control store -----------------------------------------------------------------------------------------------------
@@ -197,6 +261,9 @@ export class RevisionConflict extends Schema.TaggedError<RevisionConflict>()("Re
   current: Schema.optionalKey(Schema.String)
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.key} has another revision${this.current === undefined ? "" : ` (${this.current})`}`
+  }
 }
 
 /** The store could not be asked: certainly not applied. */
@@ -205,6 +272,9 @@ export class StoreUnavailable extends Schema.TaggedError<StoreUnavailable>()("St
   reason: Schema.String
 }) {
   readonly retryable = true
+  override get message() {
+    return `${this.operation}: ${this.reason}`
+  }
 }
 
 /** A write may or may not have been applied (`protocols` rule: three outcomes). Settled only by a later compare-and-set. */
@@ -213,6 +283,9 @@ export class OutcomeUnknown extends Schema.TaggedError<OutcomeUnknown>()("Outcom
   reason: Schema.String
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.operation} may or may not have happened: ${this.reason}`
+  }
 }
 
 // ---- datacenters -------------------------------------------------------------------------------------------------------
@@ -222,6 +295,9 @@ export class DataCenterNotReady extends Schema.TaggedError<DataCenterNotReady>()
   dataCenter: Schema.optionalKey(Schema.String)
 }) {
   readonly retryable = true
+  override get message() {
+    return this.dataCenter === undefined ? "no datacenter records yet" : `${this.dataCenter} is not ready`
+  }
 }
 
 /** The cache of datacenter records is older than `maxCacheStaleness`, and `failOnStaleCache` is on. */
@@ -230,6 +306,9 @@ export class StaleRecords extends Schema.TaggedError<StaleRecords>()("StaleRecor
   limit: Schema.DurationFromMillis
 }) {
   readonly retryable = true
+  override get message() {
+    return `records are ${Duration.format(this.age)} old, over the limit of ${Duration.format(this.limit)}`
+  }
 }
 
 /** No record of that datacenter is listed, ACTIVE and alive by this node's own clock. */
@@ -237,6 +316,9 @@ export class RecordNotFound extends Schema.TaggedError<RecordNotFound>()("Record
   dataCenter: Schema.String
 }) {
   readonly retryable = true
+  override get message() {
+    return `no active record of ${this.dataCenter}`
+  }
 }
 
 /** A datacenter selector (name, region, zone, labels) matches more than one record. */
@@ -245,6 +327,9 @@ export class AmbiguousDataCenter extends Schema.TaggedError<AmbiguousDataCenter>
   matches: Schema.Array(Schema.String)
 }) {
   readonly retryable = false
+  override get message() {
+    return `${this.selector} matches ${this.matches.join(", ")}`
+  }
 }
 
 // ---- unions: what a call can fail with -----------------------------------------------------------------------------------
