@@ -76,6 +76,10 @@ export interface BehaviorOptions<Tag extends string = string> {
   } | undefined
   /** put the actor's name and kind on what its behaviour logs; default true */
   readonly annotateLogs?: boolean | undefined
+  /** a span for each message, the child of its sender's; default false, because it costs as much as dozens of messages */
+  readonly trace?: boolean | undefined
+  /** take the time of each handler for the metric `troupe_handling_milliseconds`; default false */
+  readonly measure?: boolean | undefined
 }
 
 /** A kind of actor: its name, its protocol `Rpcs`, its props. */
@@ -144,7 +148,9 @@ const cellOptions = (options: BehaviorOptions, streams: ReadonlyArray<string>): 
       recent: new RecentlyUsed()
     },
     streams: streams.length === 0 ? undefined : streams,
-    annotateLogs: options.annotateLogs ?? true
+    annotateLogs: options.annotateLogs ?? true,
+    trace: options.trace ?? false,
+    measure: options.measure ?? false
   }
 }
 

@@ -68,7 +68,7 @@ export const make = Effect.gen(function*() {
     clock: yield* Clock.Clock,
     context: yield* Effect.context<never>(),
     kindNames: yield* SubscriptionRef.make<ReadonlyArray<string>>([]),
-    publish: events.publish
+    events
   })
   yield* Effect.addFinalizer(() => host.close)
   const service = ActorHost.of({

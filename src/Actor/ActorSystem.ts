@@ -2,20 +2,31 @@
  * The surface that applications use: spawn, find and stop actors, wherever they run, and see what happens. It never learns in
  * which ring it runs; `Placement`, `Delivery` and `Topology` do.
  */
-import { Cause, Context, Effect, Layer } from "effect"
-import type { Duration, Option, Schema, Scope, Stream } from "effect"
+import { Cause, Context, Duration, Effect, Layer } from "effect"
+import type { Option, Schema, Scope, Stream } from "effect"
 import type { Rpc } from "effect/rpc"
 import type { Kind } from "./Actor.ts"
 import { ActorHost } from "./ActorHost.ts"
-import type { ActorRef } from "./ActorRef.ts"
+import { type ActorRef, defaultAskTimeout } from "./ActorRef.ts"
 import type { Member, NodeAddress } from "./Address.ts"
 import { Delivery } from "./Delivery.ts"
-import { type DataCenterNotReady, InvalidData, type LookupError, type SpawnError, type StopError } from "./errors.ts"
+import {
+  type AskError,
+  type DataCenterNotReady,
+  InvalidData,
+  type LookupError,
+  type SpawnError,
+  type StopError
+} from "./errors.ts"
 import { propsCodec } from "./internal/codecs.ts"
 import { type Behavior, hostOf } from "./internal/Host.ts"
-import { RefRuntime } from "./internal/RefRuntime.ts"
+import type { Cell } from "./internal/Cell.ts"
+import { type Ref, RefRuntime } from "./internal/RefRuntime.ts"
+import { statusNames } from "./internal/Status.ts"
+import { barrierTag, reinstateTag, suspendTag } from "./internal/systemMessages.ts"
 import { Node } from "./Node.ts"
 import { type DataCenterSelector, Placement, type SpawnSpec, type Strategy, type Target } from "./Placement.ts"
+import * as Router from "./Router.ts"
 import { type SystemEvent, SystemEvents } from "./SystemEvents.ts"
 import { Topology } from "./Topology.ts"
 
@@ -45,6 +56,36 @@ export interface SpawnOnBase extends SpawnBase {
   readonly strategy?: Strategy | undefined
 }
 
+/** What can be seen of an actor from outside. */
+export interface Inspected {
+  readonly name: string
+  readonly kind: string
+  readonly status: typeof statusNames[number]
+  /** messages that wait */
+  readonly waiting: number
+  readonly stashed: number
+  /** messages that are handled beside the mailbox */
+  readonly detached: number
+  readonly restarts: number
+  readonly timers: ReadonlyArray<string>
+  readonly children: ReadonlyArray<Inspected>
+}
+
+const inspect = (cell: Cell): Inspected => {
+  const { extras } = cell
+  return {
+    name: cell.spec.name,
+    kind: cell.spec.kind,
+    status: statusNames[cell.status],
+    waiting: cell.depth,
+    stashed: extras?.stash?.size ?? 0,
+    detached: extras?.detached.size ?? 0,
+    restarts: extras?.restartCount ?? 0,
+    timers: [...extras?.timers?.keys() ?? []],
+    children: [...extras?.children?.values() ?? []].map(inspect)
+  }
+}
+
 export class ActorSystem extends Context.Service<ActorSystem, {
   /** the name of the system, and this node */
   readonly name: string
@@ -61,6 +102,17 @@ export class ActorSystem extends Context.Service<ActorSystem, {
     name: string,
     ...options: OptionsArgument<SpawnOnBase & PropsOption<Props>>
   ) => Effect.Effect<ActorRef<Rpcs>, SpawnError>
+  /** Starts `size` actors of the kind behind one reference; options as for `spawnOn`. Their names are `name-1` and so on. */
+  readonly spawnRouter: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
+    kind: Kind<Rpcs, Props>,
+    name: string,
+    options: Omit<SpawnOnBase, "id" | "strategy"> & PropsOption<Props> & {
+      readonly size: number
+      readonly strategy: Router.Strategy
+      /** how members are chosen for the routees; default `local` */
+      readonly placement?: Strategy | undefined
+    }
+  ) => Effect.Effect<Router.Pool<Rpcs>, SpawnError>
   /** Finds an actor by kind and name: in its own datacenter first, then in the others, or only in the one given. */
   readonly actorOf: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
     kind: Kind<Rpcs, Props>,
@@ -75,9 +127,17 @@ export class ActorSystem extends Context.Service<ActorSystem, {
   ) => Effect.Effect<boolean, Exclude<LookupError, { readonly _tag: "ActorNotFound" | "KindMismatch" }>>
   /**
    * Stops the actor where the reference last found it: the message in hand is finished, the rest become dead letters, and its
-   * finalizers have run when this returns. Idempotent.
+   * finalizers have run when this returns. With `drain` what waits now is handled first, for at most that long. Idempotent.
    */
-  readonly stop: (ref: ActorRef) => Effect.Effect<void, StopError>
+  readonly stop: (ref: ActorRef, options?: {
+    readonly drain?: Duration.Input | undefined
+  }) => Effect.Effect<void, StopError>
+  /** Makes the actor keep its mailbox and handle nothing, once the messages before this are handled. Idempotent. */
+  readonly suspend: (ref: ActorRef) => Effect.Effect<void, AskError>
+  /** Lets a suspended actor go on with the state it has, or with a new behaviour where it has none. Idempotent. */
+  readonly reinstate: (ref: ActorRef) => Effect.Effect<void, AskError>
+  /** the actors of this node and their state of life, children beneath their parents */
+  readonly inspect: Effect.Effect<ReadonlyArray<Inspected>>
   /** what happens on this node, from the moment of subscription on; a slow subscriber loses the oldest */
   readonly events: Stream.Stream<SystemEvent>
   readonly members: Effect.Effect<ReadonlyArray<Member>>
@@ -139,11 +199,23 @@ export const make = Effect.gen(function*() {
         ) as unknown as ActorRef<Rpcs>)
     })
 
+  const signal = (ref: ActorRef, tag: string, timeout: number) =>
+    refs.signal(ref as Ref, tag, timeout) as Effect.Effect<void, AskError>
+
   return ActorSystem.of({
     name: node.system,
     node: node.address,
     spawn: (kind, name, options = {} as never) => place(kind, name, options, "local"),
     spawnOn: (kind, name, options = {} as never) => place(kind, name, options, options.strategy ?? "roundRobin"),
+    spawnRouter: (kind, name, options) =>
+      Router.makePool({
+        name,
+        size: options.size,
+        strategy: options.strategy,
+        tags: kind.definition.messages.keys(),
+        spawn: (routee) => place(kind, routee, { ...options, strategy: undefined }, options.placement ?? "local"),
+        stop: (ref) => placement.stop(ref.address)
+      }),
     actorOf: (kind, name, options = {}) =>
       Effect.map(
         placement.lookup(kind.definition.name, name, { dataCenter: options.dataCenter }),
@@ -154,7 +226,18 @@ export const make = Effect.gen(function*() {
         Effect.as(true),
         Effect.catchTag(["ActorNotFound", "KindMismatch"], () => Effect.succeed(false))
       ),
-    stop: (ref) => Effect.suspend(() => placement.stop(ref.address)),
+    stop: (ref, options = {}) => {
+      const stop = Effect.suspend(() => placement.stop(ref.address))
+      return options.drain === undefined
+        ? stop
+        // Whether or not all of it was handled in time, it stops.
+        : Effect.andThen(Effect.ignore(signal(ref, barrierTag, Duration.toMillis(options.drain))), stop)
+    },
+    suspend: (ref) => signal(ref, suspendTag, defaultAskTimeout),
+    reinstate: (ref) => signal(ref, reinstateTag, defaultAskTimeout),
+    inspect: Effect.sync(() =>
+      [...host.cells.values()].filter((cell) => cell.extras?.parent === undefined).map(inspect)
+    ),
     events: events.stream,
     members: topology.members,
     isLeader: topology.isLeader,

@@ -5,7 +5,7 @@
  * Alone it reaches actors of this node (`layerLocal`); remoting decorates it: addresses of this node go to the inner one, all
  * others over the wire, and what comes in over the wire goes to the inner one too.
  */
-import { Context, Effect, Exit, Layer } from "effect"
+import { Context, Effect, Exit, Layer, Tracer } from "effect"
 import { ActorHost } from "./ActorHost.ts"
 import type { ActorAddress } from "./Address.ts"
 import { ActorStopped, type AskError, type TellError } from "./errors.ts"
@@ -14,11 +14,20 @@ import { offer, offerAsk } from "./internal/offer.ts"
 import { hostOf } from "./internal/Host.ts"
 import type { KindDefinition } from "./Kind.ts"
 
+/** What of a span travels. */
+export interface Trace {
+  readonly traceId: string
+  readonly spanId: string
+  readonly sampled: boolean
+}
+
 /** A message on its way: the definition (for its codec), the tag, and the payload as its schema's `Type`. */
 export interface Message {
   readonly kind: KindDefinition
   readonly tag: string
   readonly payload: unknown
+  /** the sender's span, where it has one: the handler's spans become its children */
+  readonly trace?: Trace | undefined
 }
 
 export class Delivery extends Context.Service<Delivery, {
@@ -36,28 +45,67 @@ export class Delivery extends Context.Service<Delivery, {
     message: Message,
     timeout: number
   ) => Effect.Effect<Exit.Exit<unknown, unknown>, AskError>
+  /**
+   * The same for hot paths, without an Effect around it. `undefined` where it can't be done at once (no connection yet, no
+   * room): then nothing has happened, and `tell` or `ask` is the way.
+   */
+  readonly tryTell?: ((to: ActorAddress, message: Message) => Exit.Exit<void, TellError> | undefined) | undefined
+  /** `resume` is called at most once, perhaps before this returns; what is returned forgets the reply. */
+  readonly tryAsk?:
+    | ((
+      to: ActorAddress,
+      message: Message,
+      timeout: number,
+      resume: (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
+    ) => (() => void) | undefined)
+    | undefined
 }>()("effect-troupe/Actor/Delivery") {}
+
+const spanOf = (trace: Trace | undefined) => trace === undefined ? undefined : Tracer.externalSpan(trace)
+
+const forget = () => {}
 
 export const makeLocal = Effect.map(ActorHost, (service) => {
   const host = hostOf(service)
   const gone = (to: ActorAddress) => Exit.fail(new ActorStopped({ name: to.name }))
+  const tell = (to: ActorAddress, message: Message): Effect.Effect<void, TellError> => {
+    const cell = host.cellAt(to)
+    return cell === undefined
+      ? gone(to)
+      : offer(cell, new Told(message.tag, message.payload, spanOf(message.trace)), () => gone(to))
+  }
+  const ask = (
+    to: ActorAddress,
+    message: Message,
+    timeout: number,
+    resume: (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
+  ): void => {
+    const cell = host.cellAt(to)
+    if (cell === undefined || !cell.accepts) return resume(gone(to))
+    const asked = new Asked(
+      to.name,
+      message.tag,
+      message.payload,
+      timeout,
+      host.timeouts,
+      (exit) => Exit.succeed(exit),
+      resume
+    )
+    asked.span = spanOf(message.trace)
+    offerAsk(cell, asked)
+  }
   return Delivery.of({
-    tell: (to, message) =>
-      Effect.suspend(() => {
-        const cell = host.cellAt(to)
-        return cell === undefined
-          ? gone(to)
-          : offer(cell, new Told(message.tag, message.payload), () => gone(to))
-      }),
-    ask: (to, message, timeout) =>
-      Effect.callback((resume) => {
-        const cell = host.cellAt(to)
-        if (cell === undefined || !cell.accepts) return resume(gone(to))
-        offerAsk(
-          cell,
-          new Asked(to.name, message.tag, message.payload, timeout, host.timeouts, (exit) => Exit.succeed(exit), resume)
-        )
-      })
+    tell: (to, message) => Effect.suspend(() => tell(to, message)),
+    ask: (to, message, timeout) => Effect.callback((resume) => ask(to, message, timeout, resume)),
+    tryTell: (to, message) => {
+      const sent = tell(to, message)
+      // what is no exit waits for room, once it is run
+      return Exit.isExit(sent) ? sent as Exit.Exit<void, TellError> : undefined
+    },
+    tryAsk: (to, message, timeout, resume) => {
+      ask(to, message, timeout, resume)
+      return forget
+    }
   })
 })
 

@@ -34,7 +34,7 @@ export interface MailboxOptions<Tag extends string = string> {
   readonly capacity?: number | undefined
   /** what happens to one too many; default `fail` */
   readonly overflow?: Overflow | undefined
-  /** urgency of a message: higher goes first, equal ones in order of arrival */
+  /** urgency of a message: higher goes first, equal ones in order of arrival; must not throw */
   readonly priority?: ((message: Waiting) => number) | undefined
   /** messages that overtake all others, in their own order */
   readonly control?: ReadonlyArray<Tag> | undefined

@@ -2,8 +2,10 @@
  * What happens in a node, as one typed stream. Publishing never waits: a subscriber that is slow loses the oldest events and
  * the loss is counted; nothing of the runtime depends on an event being seen.
  */
-import { Context, Effect, Layer, PubSub, Schema, Stream } from "effect"
+import { Context, Effect, Layer, Schema } from "effect"
+import type { Stream } from "effect"
 import { ActorAddress, Member, NodeAddress } from "./Address.ts"
+import { Hub } from "./internal/Hub.ts"
 
 export const DeadLetterReason = Schema.Literals([
   "ActorStopped",
@@ -20,6 +22,8 @@ export type StopReason = typeof StopReason.Type
 
 /** Every event that the runtime tells about itself. */
 export const SystemEvent = Schema.Union([
+  /** this subscriber was too slow and lost as many events here */
+  Schema.TaggedStruct("EventsLost", { count: Schema.Int }),
   Schema.TaggedStruct("ActorStarted", { actor: ActorAddress }),
   Schema.TaggedStruct("ActorRestarted", { actor: ActorAddress, reason: Schema.String }),
   /** it keeps its mailbox and handles nothing until it is reinstated */
@@ -64,15 +68,18 @@ export const subscriberBuffer = 1024
 export class SystemEvents extends Context.Service<SystemEvents, {
   /** tells it to whoever listens now; never waits, never fails */
   readonly publish: (event: SystemEvent) => void
-  /** events from the moment of subscription on */
+  /** Does anybody listen now? Absent: take it that somebody does. What nobody hears need not be put into words. */
+  readonly observed?: (() => boolean) | undefined
+  /** events from the moment of subscription on; in the place of what a slow subscriber lost it sees one `EventsLost` */
   readonly stream: Stream.Stream<SystemEvent>
 }>()("effect-troupe/Actor/SystemEvents") {}
 
 export const make = Effect.gen(function*() {
-  const hub = yield* PubSub.sliding<SystemEvent>({ capacity: subscriberBuffer })
+  const hub = yield* Hub.make<SystemEvent>()
   return SystemEvents.of({
-    publish: (event) => void PubSub.publishUnsafe(hub, event),
-    stream: Stream.fromPubSub(hub)
+    publish: (event) => hub.publish(event),
+    observed: () => hub.observed,
+    stream: hub.stream(subscriberBuffer, (count) => ({ _tag: "EventsLost", count }))
   })
 })
 

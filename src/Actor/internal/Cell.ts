@@ -23,6 +23,7 @@ import { type Envelope, Forwarded } from "./Envelope.ts"
 import { Alarm, Extras, Lanes, type Waiter } from "./Extras.ts"
 import type { Host, Registration } from "./Host.ts"
 import { Idleness } from "./Idleness.ts"
+import { observedHandlers } from "./observed.ts"
 import { Ring } from "./Ring.ts"
 import { Status } from "./Status.ts"
 import { streamHandlers } from "./streams.ts"
@@ -113,12 +114,19 @@ export class Cell implements HostedActor {
 
   /** Offers a message. Only `Yes` means that it is in; what a mailbox drops is in and out again. */
   accept(envelope: Envelope): Accepted {
-    if (this.status >= Status.Stopping) return Accepted.Stopped
+    if (this.status >= Status.Suspended && this.status !== Status.Restarting) {
+      if (this.status >= Status.Stopping) return Accepted.Stopped
+      if (systemMessage(this, envelope)) return Accepted.Yes
+    }
     const mailbox = this.registration.options.mailbox
+    this.registration.counts.waiting++
     if (mailbox === undefined) (this.mailbox ??= new Ring<Envelope>()).push(envelope)
     else {
       const refused = this.acceptBounded(envelope)
-      if (refused !== Accepted.Yes) return refused
+      if (refused !== Accepted.Yes) {
+        this.registration.counts.waiting--
+        return refused
+      }
     }
     if (this.status === Status.Idle) {
       this.status = Status.Ready
@@ -130,6 +138,7 @@ export class Cell implements HostedActor {
   private acceptBounded(envelope: Envelope): Accepted {
     const { capacity, control, makeQueue, overflow } = this.registration.options.mailbox!
     if (control.has(envelope.tag)) {
+      this.registration.counts.waiting--
       this.lane.control.push(envelope)
       return Accepted.Yes
     }
@@ -146,6 +155,7 @@ export class Cell implements HostedActor {
   }
 
   private drop(envelope: Envelope): void {
+    this.registration.counts.waiting--
     this.host.deadLetter(this, envelope.tag, "MailboxOverflow")
     envelope.refuse(this.full())
   }
@@ -167,6 +177,7 @@ export class Cell implements HostedActor {
       const { admitted, cancelled, envelope } = waiting.shift()
       if (cancelled || envelope.abandoned) continue
       this.mailbox!.push(envelope)
+      this.registration.counts.waiting++
       admitted(false)
     }
   }
@@ -207,6 +218,7 @@ export class Cell implements HostedActor {
     const mailbox = this.mailbox
     if (mailbox === undefined || mailbox.size === 0) return undefined
     const envelope = mailbox.shift()
+    this.registration.counts.waiting--
     const waiting = this.extras?.waiting
     if (waiting !== undefined && waiting.size > 0) this.admitWaiting(waiting)
     return envelope
@@ -219,6 +231,7 @@ export class Cell implements HostedActor {
     const worker = this.worker = host.lend()
     const handled = worker.turn(this, limit)
     registration.counts.handled += handled
+    if (!registration.counts.dirty) host.counted(registration)
     if (worker.fiber === undefined) {
       this.worker = undefined
       host.giveBack(worker)
@@ -376,7 +389,8 @@ export class Cell implements HostedActor {
 
   private begin(handlers: HandlerTable): void {
     const { options } = this.registration
-    this.handlers = options.streams === undefined ? handlers : streamHandlers(this, handlers, options.streams)
+    const observed = observedHandlers(this, handlers)
+    this.handlers = options.streams === undefined ? observed : streamHandlers(this, observed, options.streams)
     const again = this.status === Status.Restarting
     this.status = this.depth > 0 ? Status.Ready : Status.Idle
     if (this.status === Status.Ready) this.host.queue.wake(this)
@@ -415,6 +429,7 @@ export class Cell implements HostedActor {
     const extras = this.more
     const { supervision } = this.registration.options
     this.registration.counts.failures++
+    this.host.counted(this.registration)
     const error = Cause.squash(cause)
     const [directive, history] = decide(supervision, extras.restarts, this.host.timeouts.now(), error, cause)
     if (history.length <= 1) extras.backoff = undefined
@@ -607,6 +622,9 @@ export class Cell implements HostedActor {
   }
 
   private refuseAll(extras: Extras): void {
+    // Those who wait for room first: nothing is let in any more.
+    const waiting = extras.waiting
+    while (waiting !== undefined && waiting.size > 0) waiting.shift().admitted(true)
     if (extras.stash !== undefined) this.requeue(extras.stash)
     // An error with its stack is dear, and most mailboxes are empty by now.
     const stopped = this.depth === 0 ? undefined : new ActorStopped({ name: this.spec.name })
@@ -615,8 +633,6 @@ export class Cell implements HostedActor {
       this.host.deadLetter(this, envelope.tag, "ActorStopped")
       envelope.refuse(stopped!)
     }
-    const waiting = extras.waiting
-    while (waiting !== undefined && waiting.size > 0) waiting.shift().admitted(true)
   }
 
   /** Ends what belongs to one behaviour: detached messages, timers, watches, children, then its scope. */

@@ -1,6 +1,6 @@
 /** A message in a mailbox, and what becomes of it. */
 import { type AskError, AskTimeout } from "../errors.ts"
-import { Duration, Exit } from "effect"
+import { Duration, Exit, type Tracer } from "effect"
 import { Deadline, type Timeouts } from "./Timeouts.ts"
 
 export interface Envelope {
@@ -14,6 +14,8 @@ export interface Envelope {
   refuse(error: AskError): void
   /** nobody waits for the answer any more, and nobody ever wanted the effect alone */
   readonly abandoned: boolean
+  /** its sender's span, where the kind wants to know */
+  readonly span: Tracer.AnySpan | undefined
 }
 
 /** Carries the way in which a forwarded ask failed to the original asker; never seen outside of a cell. */
@@ -29,9 +31,11 @@ export class Told implements Envelope {
   readonly tag: string
   readonly payload: unknown
   readonly abandoned = false
-  constructor(tag: string, payload: unknown) {
+  readonly span: Tracer.AnySpan | undefined
+  constructor(tag: string, payload: unknown, span?: Tracer.AnySpan) {
     this.tag = tag
     this.payload = payload
+    this.span = span
   }
   reply(): void {}
   succeed(): void {}
@@ -47,6 +51,7 @@ export class Asked<A> extends Deadline implements Envelope {
   readonly tag: string
   readonly payload: unknown
   readonly name: string
+  span: Tracer.AnySpan | undefined = undefined
   private readonly timeouts: Timeouts
   private readonly timeout: number
   private resume: ((exit: Exit.Exit<A, AskError>, refused: AskError | undefined) => void) | undefined

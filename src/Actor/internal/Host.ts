@@ -11,11 +11,12 @@ import type { KindDefinition } from "../Kind.ts"
 import type { MessageQueue, Overflow } from "../Mailbox.ts"
 import type { SpawnSpec } from "../Placement.ts"
 import type { Supervision } from "../Supervision.ts"
-import type { DeadLetterReason, StopReason, SystemEvent } from "../SystemEvents.ts"
+import type { DeadLetterReason, StopReason, SystemEvent, SystemEvents } from "../SystemEvents.ts"
 import { Cell } from "./Cell.ts"
 import { propsCodec } from "./codecs.ts"
 import type { Envelope } from "./Envelope.ts"
 import type { Passivation } from "./Idleness.ts"
+import { report } from "./report.ts"
 import type { RefRuntime } from "./RefRuntime.ts"
 import { RunQueue } from "./RunQueue.ts"
 import { Timeouts } from "./Timeouts.ts"
@@ -45,6 +46,10 @@ export interface CellOptions {
   /** tags of messages with streaming replies */
   readonly streams: ReadonlyArray<string> | undefined
   readonly annotateLogs: boolean
+  /** a span for each message */
+  readonly trace: boolean
+  /** the time of each handler */
+  readonly measure: boolean
 }
 
 /** Plain numbers, because they change with each message; metrics are made of them now and then. */
@@ -55,6 +60,10 @@ export interface Counts {
   started: number
   stopped: number
   deadLetters: number
+  /** in mailboxes */
+  waiting: number
+  /** brought to the metrics at the end of the present run */
+  dirty: boolean
 }
 
 export const noCounts = (): Counts => ({
@@ -63,7 +72,9 @@ export const noCounts = (): Counts => ({
   restarts: 0,
   started: 0,
   stopped: 0,
-  deadLetters: 0
+  deadLetters: 0,
+  waiting: 0,
+  dirty: false
 })
 
 /** A kind with its behaviour and the services that its Layer was given. */
@@ -96,22 +107,23 @@ export class Host {
   readonly listeners = new Set<Queue.Queue<Termination>>()
   /** set once by the actor system: what refs made here are bound to */
   refs: RefRuntime | undefined = undefined
+  private readonly dirty: Array<Registration> = []
   private readonly workers: Array<Worker> = []
-  private readonly publish: (event: SystemEvent) => void
+  private readonly events: SystemEvents["Service"]
 
   constructor(options: {
     readonly node: NodeAddress
     readonly clock: Clock.Clock
     readonly context: Context.Context<never>
     readonly kindNames: SubscriptionRef.SubscriptionRef<ReadonlyArray<string>>
-    readonly publish: (event: SystemEvent) => void
+    readonly events: SystemEvents["Service"]
   }) {
     this.node = options.node
     this.timeouts = new Timeouts(options.clock, options.context)
-    this.queue = new RunQueue(options.context, () => this.timeouts.now())
+    this.queue = new RunQueue(options.context, () => this.timeouts.now(), () => this.flush())
     this.runFork = Effect.runForkWith(options.context)
     this.kindNames = options.kindNames
-    this.publish = options.publish
+    this.events = options.events
   }
 
   // ---- kinds -----------------------------------------------------------------------------------------------------------
@@ -253,6 +265,21 @@ export class Host {
     )
   )
 
+  // ---- metrics ---------------------------------------------------------------------------------------------------------
+
+  /** The registration's counts have changed. */
+  counted(registration: Registration): void {
+    if (registration.counts.dirty) return
+    registration.counts.dirty = true
+    this.dirty.push(registration)
+    if (!this.queue.running) this.queue.kick()
+  }
+
+  private flush(): void {
+    for (const registration of this.dirty) report(registration)
+    this.dirty.length = 0
+  }
+
   // ---- workers ---------------------------------------------------------------------------------------------------------
 
   lend(): Worker {
@@ -264,27 +291,33 @@ export class Host {
     if (this.workers.length < sparesKept) this.workers.push(worker)
   }
 
+  /** An event with its address is dear to make, and most of the time nobody listens. */
+  private publish(event: () => SystemEvent): void {
+    if (this.events.observed === undefined || this.events.observed()) this.events.publish(event())
+  }
+
   // ---- told by cells ---------------------------------------------------------------------------------------------------
 
   started(cell: Cell): void {
     cell.registration.counts.started++
-    this.publish({ _tag: "ActorStarted", actor: cell.address })
+    this.counted(cell.registration)
+    this.publish(() => ({ _tag: "ActorStarted", actor: cell.address }))
   }
 
   restarted(cell: Cell, reason: string): void {
-    this.publish({ _tag: "ActorRestarted", actor: cell.address, reason })
+    this.publish(() => ({ _tag: "ActorRestarted", actor: cell.address, reason }))
   }
 
   suspendedBy(cell: Cell, reason: string): void {
-    this.publish({ _tag: "ActorSuspended", actor: cell.address, reason })
+    this.publish(() => ({ _tag: "ActorSuspended", actor: cell.address, reason }))
   }
 
   reinstated(cell: Cell): void {
-    this.publish({ _tag: "ActorReinstated", actor: cell.address })
+    this.publish(() => ({ _tag: "ActorReinstated", actor: cell.address }))
   }
 
   passivated(cell: Cell): void {
-    this.publish({ _tag: "ActorPassivated", actor: cell.address })
+    this.publish(() => ({ _tag: "ActorPassivated", actor: cell.address }))
   }
 
   stopped(cell: Cell, reason: StopReason): void {
@@ -292,7 +325,8 @@ export class Host {
     // One that never started is no actor that ended: its starter knows.
     if (cell.failure !== undefined) return
     cell.registration.counts.stopped++
-    this.publish({ _tag: "ActorStopped", actor: cell.address, reason })
+    this.counted(cell.registration)
+    this.publish(() => ({ _tag: "ActorStopped", actor: cell.address, reason }))
     // Children are nobody's business but their parent's.
     if (cell.extras?.parent !== undefined) return
     for (const queue of this.listeners) Queue.offerUnsafe(queue, { actor: cell, reason })
@@ -300,7 +334,8 @@ export class Host {
 
   deadLetter(cell: Cell, message: string, reason: DeadLetterReason): void {
     cell.registration.counts.deadLetters++
-    this.publish({ _tag: "DeadLetter", to: cell.spec.name, kind: cell.spec.kind, message, reason })
+    this.counted(cell.registration)
+    this.publish(() => ({ _tag: "DeadLetter", to: cell.spec.name, kind: cell.spec.kind, message, reason }))
   }
 
   log(level: "Debug" | "Warn" | "Error", message: string, cause: Cause.Cause<unknown>): void {

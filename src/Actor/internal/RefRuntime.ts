@@ -1,7 +1,7 @@
 /**
  * References at work. The fast path binds to a cell of this node; the other path is ordinary Effect code over the ports.
  */
-import { Cause, Duration, Effect, Effectable, Exit, Schedule, Stream } from "effect"
+import { Cause, Duration, Effect, Effectable, Exit, Fiber, Schedule, Stream } from "effect"
 import { type ActorRef, type AskOptions, defaultAskTimeout } from "../ActorRef.ts"
 import type { ActorAddress } from "../Address.ts"
 import type { Delivery, Message } from "../Delivery.ts"
@@ -9,7 +9,7 @@ import { type AskError, AskTimeout, type LookupError, type TellError } from "../
 import type { KindDefinition } from "../Kind.ts"
 import type { Placement } from "../Placement.ts"
 import type { Cell } from "./Cell.ts"
-import { Asked, type Envelope } from "./Envelope.ts"
+import { Asked, type Envelope, Told } from "./Envelope.ts"
 import type { Host } from "./Host.ts"
 import { offer, offerAsk } from "./offer.ts"
 import { Status } from "./Status.ts"
@@ -29,6 +29,9 @@ const askBackoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spa
 /** Did this message certainly not reach its actor because of where it was sent? */
 const strayed = (error: TellError | AskError): boolean =>
   error._tag === "ActorStopped" || (error._tag === "NodeUnreachable" && error.outcome === "NotSent")
+
+/** `Delivery` fails with typed errors only. */
+const failureOf = <E>(exit: Exit.Failure<unknown, E>): E => Cause.squash(exit.cause) as E
 
 export class RefRuntime {
   readonly host: Host
@@ -72,6 +75,32 @@ export class RefRuntime {
     return attempt(tellAttempts)
   }
 
+  /** A tell to another node in its simplest case; undefined where it is not that simple, and nothing has happened. */
+  tryTell(ref: Ref, message: Message): Exit.Exit<void, TellError> | undefined {
+    const exit = this.delivery.tryTell?.(ref.address, message)
+    return exit === undefined || (Exit.isFailure(exit) && strayed(failureOf(exit))) ? undefined : exit
+  }
+
+  /** An ask to another node in its simplest case; undefined where it is not that simple, and nothing has happened. */
+  tryAsk(
+    ref: Ref,
+    message: Message,
+    timeout: number,
+    resume: (effect: Effect.Effect<unknown, unknown>) => void
+  ): (() => void) | undefined {
+    const deadline = this.host.timeouts.now() + timeout
+    const address = ref.address
+    return this.delivery.tryAsk?.(address, message, timeout, (exit) => {
+      if (Exit.isSuccess(exit)) return resume(exit.value)
+      const error = failureOf(exit)
+      resume(
+        strayed(error)
+          ? Effect.flatten(this.askAgain(ref, message, timeout, deadline, address, error))
+          : exit
+      )
+    })
+  }
+
   /** An ask that could not go straight to a cell. The first attempt costs nothing on top of `Delivery`. */
   ask(ref: Ref, message: Message, timeout: number): Effect.Effect<unknown, unknown> {
     const deadline = this.host.timeouts.now() + timeout
@@ -82,6 +111,11 @@ export class RefRuntime {
       ),
       Effect.flatMap((exit) => exit)
     )
+  }
+
+  /** A message of the runtime's own, without payload. */
+  signal(ref: Ref, tag: string, timeout: number): Effect.Effect<unknown, unknown> {
+    return ask(ref, tag, undefined, { timeout })
   }
 
   /** Is the name known to be nowhere? False also where nobody can tell. */
@@ -228,14 +262,20 @@ const TellEffect = function(
 TellEffect.prototype = Object.assign(
   Effectable.Prototype<Effect.Effect<void, TellError>>({
     label: "Tell",
-    evaluate() {
+    evaluate(fiber) {
       const { payload, ref, tag } = this as unknown as TellEffect
       const cell = ref.cell
-      const elsewhere = () => ref.runtime.tell(ref, { kind: ref.kind, tag, payload })
-      return cell === undefined ? elsewhere() : offer(cell, this as unknown as TellEffect, elsewhere)
+      const elsewhere = () => ref.runtime.tell(ref, messageOf(ref, tag, payload, fiber))
+      if (cell === undefined) {
+        return ref.runtime.tryTell(ref, messageOf(ref, tag, payload, fiber)) ?? elsewhere()
+      }
+      const envelope = cell.registration.options.trace
+        ? new Told(tag, payload, fiber.cache.span)
+        : this as unknown as TellEffect
+      return offer(cell, envelope, elsewhere)
     }
   }),
-  { reply: () => {}, succeed: () => {}, refuse: () => {}, abandoned: false }
+  { reply: () => {}, succeed: () => {}, refuse: () => {}, abandoned: false, span: undefined }
 )
 
 /** Texts like `5 seconds`, read once. A program uses a handful of them; beyond that they are read each time. */
@@ -256,24 +296,36 @@ const ask = (ref: Ref, tag: string, payload: unknown, options: AskOptions | unde
   const timeout = options?.timeout === undefined ? defaultAskTimeout : millisOf(options.timeout)
   return Effect.callback<unknown, unknown>((resume) => {
     const cell = ref.cell
+    const elsewhere = () => ref.runtime.ask(ref, messageOf(ref, tag, payload, Fiber.getCurrent()), timeout)
     if (cell === undefined || cell.status >= Status.Stopping) {
-      resume(ref.runtime.ask(ref, { kind: ref.kind, tag, payload }, timeout))
-      return
+      const message = messageOf(ref, tag, payload, Fiber.getCurrent())
+      const forget = cell === undefined ? ref.runtime.tryAsk(ref, message, timeout, resume) : undefined
+      return forget === undefined ? resume(elsewhere()) : Effect.sync(forget)
     }
-    offerAsk(
-      cell,
-      new Asked(ref.name, tag, payload, timeout, ref.runtime.host.timeouts, flat, (exit, refused) => {
-        // Refused while it waited in the mailbox: certainly not handled, so its name may be looked up anew.
-        if (refused?._tag === "ActorStopped") {
-          resume(ref.runtime.ask(ref, { kind: ref.kind, tag, payload }, timeout))
-        } else resume(exit)
-      })
-    )
+    const asked = new Asked(ref.name, tag, payload, timeout, ref.runtime.host.timeouts, flat, (exit, refused) => {
+      // Refused while it waited in the mailbox: certainly not handled, so its name may be looked up anew.
+      resume(refused?._tag === "ActorStopped" ? elsewhere() : exit)
+    })
+    if (cell.registration.options.trace) asked.span = Fiber.getCurrent()?.cache.span
+    offerAsk(cell, asked)
   })
 }
 
-/** a symbol: a message may have any name */
-const to: unique symbol = Symbol("to")
+/** The message for `Delivery`, with what of its sender's span travels. */
+const messageOf = (
+  ref: Ref,
+  tag: string,
+  payload: unknown,
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
+): Message => {
+  const span = fiber?.cache.span
+  return span === undefined ? { kind: ref.kind, tag, payload } : {
+    kind: ref.kind,
+    tag,
+    payload,
+    trace: { traceId: span.traceId, spanId: span.spanId, sampled: span.sampled }
+  }
+}
 
 /** milliseconds of an ask for a chunk that the other side may take to wait for one */
 const chunkWait = (timeout: number): number => Math.max(1, Math.floor(timeout / 2))
@@ -294,6 +346,9 @@ const streamOf = (ref: Ref, tag: string, payload: unknown, options: AskOptions |
     return Stream.fromPull(Effect.succeed(pull))
   }))
 }
+
+/** a symbol: a message may have any name */
+const to: unique symbol = Symbol("to")
 
 interface SurfaceClasses {
   readonly tell: new(ref: Ref) => object

@@ -22,12 +22,16 @@ export class RunQueue {
   turnedAt = 0
   private readonly dispatcher: Scheduler.SchedulerDispatcher
   private readonly ready = new Ring<Runnable>()
+  /** a run is on the stack */
+  running = false
   private scheduled = false
 
   private readonly now: () => number
+  private readonly afterRun: () => void
 
-  constructor(context: Context.Context<never>, now: () => number) {
+  constructor(context: Context.Context<never>, now: () => number, afterRun: () => void) {
     this.now = now
+    this.afterRun = afterRun
     this.dispatcher = Context.get(context, Scheduler.Scheduler).makeDispatcher()
   }
 
@@ -42,6 +46,11 @@ export class RunQueue {
     if (!held && !this.scheduled && this.ready.size > 0) this.post()
   }
 
+  /** Makes a run happen soon, even one without cells. */
+  kick(): void {
+    if (!this.scheduled) this.post()
+  }
+
   private post(): void {
     this.scheduled = true
     this.dispatcher.scheduleTask(this.run, 0)
@@ -50,8 +59,11 @@ export class RunQueue {
   private readonly run = (): void => {
     let left = budget
     this.turnedAt = this.now()
+    this.running = true
     while (left > 0 && this.ready.size > 0 && !this.held) left -= this.ready.shift().turn(throughput) + 1
+    this.running = false
     this.scheduled = false
+    this.afterRun()
     if (this.ready.size > 0 && !this.held) this.post()
   }
 }

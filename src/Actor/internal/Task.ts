@@ -6,6 +6,7 @@ export class Task implements Envelope {
   readonly tag = ""
   readonly payload = undefined
   readonly abandoned = false
+  readonly span = undefined
   readonly effect: Effect.Effect<unknown, unknown>
   constructor(effect: Effect.Effect<unknown, unknown>) {
     this.effect = effect

@@ -1,0 +1,48 @@
+/** Handlers with a span, or with their time taken: for kinds that ask for it. */
+import { Effect, Metric } from "effect"
+import * as ActorMetrics from "../ActorMetrics.ts"
+import type { Cell, HandlerTable } from "./Cell.ts"
+
+type Handler = HandlerTable[string]
+
+/** A span for each message, the child of its sender's where that has one. */
+const traced = (cell: Cell, tag: string, handler: Handler): Handler => {
+  const { kind, name } = cell.spec
+  return (payload) => {
+    // The worker sets the message before it calls the handler.
+    const parent = cell.worker?.current?.span
+    return Effect.withSpan(Effect.suspend(() => handler(payload)), `${kind}.${tag}`, {
+      attributes: { actor: name, kind },
+      captureStackTrace: false,
+      ...(parent === undefined ? { root: true } : { parent })
+    })
+  }
+}
+
+const measured = (cell: Cell, handler: Handler): Handler => {
+  const { host, registration: { context } } = cell
+  const timer = Metric.withAttributes(ActorMetrics.handlingTime, { kind: cell.spec.kind })
+  return (payload) => {
+    const begun = host.timeouts.now()
+    return Effect.onExit(
+      Effect.suspend(() => handler(payload)),
+      () => Effect.sync(() => timer.updateUnsafe(host.timeouts.now() - begun, context))
+    )
+  }
+}
+
+export const observedHandlers = (cell: Cell, handlers: HandlerTable): HandlerTable => {
+  const { measure, streams, trace } = cell.registration.options
+  if (!measure && !trace) return handlers
+  const table: Record<string, Handler> = {}
+  for (const tag of Object.keys(handlers)) {
+    let handler = handlers[tag]!
+    // A stream's handler makes a description; what runs of it is its asker's to measure.
+    if (streams === undefined || !streams.includes(tag)) {
+      if (measure) handler = measured(cell, handler)
+      if (trace) handler = traced(cell, tag, handler)
+    }
+    table[tag] = handler
+  }
+  return table
+}
