@@ -119,9 +119,11 @@ export const faultCases: ReadonlyArray<CaseDefinition> = [
         yield* cut
         yield* world.elapse(lostWithinMillis)
         yield* watch.until("the loss", isLost)
+        yield* watch.drain
         const told = watch.told.length
         yield* world.a.create(`${world.prefix}k`, "1")
         yield* world.elapse("3 seconds")
+        yield* watch.drain
         yield* expectEqual("events while cut off", watch.told.slice(told), [])
       })
   ),

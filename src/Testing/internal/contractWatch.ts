@@ -291,19 +291,19 @@ export const watchCases: ReadonlyArray<CaseDefinition> = [
               else if (event._tag === "Removed") held.delete(event.key)
             }
           }))
-        yield* read
+        const readUntil = Effect.fnUntraced(function*(what: string, done: () => boolean) {
+          const reading = yield* Effect.forkChild(
+            Effect.whileLoop({ while: () => !done(), body: () => read, step: () => {} }),
+            { startImmediately: true }
+          )
+          for (let i = 0; i < 400 && reading.pollUnsafe() === undefined; i++) yield* elapse("20 millis")
+          yield* expect(reading.pollUnsafe() !== undefined, `${what} within eight seconds`, listed(held))
+        })
+        yield* b.create(`${prefix}first`, "")
+        yield* readUntil("the first key", () => held.has(`${prefix}first`))
         yield* churn(b, prefix, 200)
-        const last = yield* b.create(`${prefix}last`, "")
-        const reading = yield* Effect.forkChild(
-          Effect.whileLoop({
-            while: () => held.get(`${prefix}last`)?.revision !== last,
-            body: () => read,
-            step: () => {}
-          }),
-          { startImmediately: true }
-        )
-        for (let i = 0; i < 400 && reading.pollUnsafe() === undefined; i++) yield* elapse("20 millis")
-        yield* expect(reading.pollUnsafe() !== undefined, "the last key within eight seconds", listed(held))
+        yield* b.create(`${prefix}last`, "")
+        yield* readUntil("the last key", () => held.has(`${prefix}last`))
         yield* matches(a, prefix, held)
       })
   ),
