@@ -34,6 +34,8 @@ export interface Subject {
     unknown,
     Scope.Scope
   >
+  /** does it live on a control store, so that `open` gives it too? Default true; false leaves out what is only about that */
+  readonly onStore?: boolean | undefined
   /** Lets time pass: `Effect.sleep` with a real plane, `TestClock.adjust` in virtual time. */
   readonly pass: (duration: Duration.Duration) => Effect.Effect<void>
   /** TTL of the leases in the cases; default 1 s, the shortest allowed. A slow plane may want more. */
@@ -612,7 +614,7 @@ const tools = (subject: Subject, ttl: Duration.Duration): Tools => {
   }
 }
 
-/** Every case, ready to run. Those about foreign values do nothing where the subject gives no store. */
+/** Every case, ready to run. */
 export const cases = (subject: Subject): ReadonlyArray<Case> => {
   const ttl = Duration.fromInputUnsafe(subject.ttl ?? "1 second")
   const own = tools(subject, ttl)
@@ -621,12 +623,16 @@ export const cases = (subject: Subject): ReadonlyArray<Case> => {
       name,
       run: Effect.scoped(Effect.flatMap(subject.open(ttl), (open) => body(open, own)))
     })),
-    ...storeBodies.map(([name, body]) => ({
+    ...(subject.onStore === false ? [] : storeBodies).map(([name, body]) => ({
       name,
-      run: Effect.scoped(Effect.flatMap(subject.open(ttl), (open) =>
-        open.store === undefined
-          ? Effect.logInfo(`not tried, since there is no store beneath: ${name}`)
-          : body({ ...open, store: open.store }, own)))
+      run: Effect.scoped(
+        Effect.flatMap(subject.open(ttl), (open): Effect.Effect<void, unknown, Scope.Scope> =>
+          open.store === undefined
+            ? Effect.fail(
+              new ContractViolation({ what: "the subject gives no store, and does not say onStore: false" })
+            )
+            : body({ ...open, store: open.store }, own))
+      )
     }))
   ]
 }

@@ -33,8 +33,9 @@ export const remaining = (state: ProvenState, lease: SeenLease): number =>
   Math.max(0, lease.duration - (state.proven - lease.since))
 
 const see = (known: SeenLease | undefined, entry: Entry, proven: number): SeenLease | undefined => {
-  if (known?.revision === entry.revision) return known
   const record = decodeLease(entry.value)
+  // a store that was emptied may give the same revision again, though hardly with the same counter
+  if (record !== undefined && known?.revision === entry.revision && known.counter === record.counter) return known
   return record === undefined || record.state === "Closed" ? undefined : {
     revision: entry.revision,
     counter: record.counter,
