@@ -53,6 +53,8 @@ export interface HeldLease {
   readonly renew: Effect.Effect<void, Fenced | LeaseError>
   /** tells the owner that somebody has seen its lease closed: it never acts again. Idempotent. */
   readonly fence: Effect.Effect<void>
+  /** takes the key anew in a store that has lost it; it loses against whoever has closed it there meanwhile */
+  readonly restore: Effect.Effect<void, Fenced | LeaseError>
   /** the owner's own goodbye, after it has stopped acting; idempotent */
   readonly close: Effect.Effect<void, LeaseError>
 }
@@ -138,6 +140,11 @@ export const hold: (store: ControlStoreService, options: {
   readonly duration: Duration.Input
   /** how long the first taking is tried while the store is away or does not say what became of it; default: two repetitions */
   readonly patience?: Duration.Input | undefined
+  /**
+   * Asked when the key is missing: is this still the store in which it was taken? In the same store a missing lease is closed;
+   * in one that was emptied or replaced it merely lapses, until `restore`. Default: yes.
+   */
+  readonly sameStore?: Effect.Effect<boolean, StoreUnavailable | InvalidData> | undefined
 }) => Effect.Effect<HeldLease, Fenced | LeaseError, Scope.Scope> = Effect.fnUntraced(function*(store, options) {
   const { key } = options
   const duration = Duration.fromInputUnsafe(options.duration)
@@ -180,6 +187,18 @@ export const hold: (store: ControlStoreService, options: {
   }
   const fenced = () => new Fenced({ what: `lease ${key}`, ours: core.writer, current: "closed or taken by another" })
 
+  const foreign = new StoreUnavailable({
+    operation: `read of ${key}`,
+    reason: "the store is not the one it was taken in"
+  })
+  const readOrForeign = attemptRead(store, key, deadline).pipe(
+    Effect.tap((entry) =>
+      Option.isSome(entry) || options.sameStore === undefined
+        ? Effect.void
+        : Effect.flatMap(options.sameStore, (same) => same ? Effect.void : Effect.fail(foreign))
+    )
+  )
+
   /** Performs the core's commands until it is done; `error` is why the last attempt could not be settled. */
   const perform = (
     commands: ReadonlyArray<Owner.OwnerCommand>,
@@ -201,7 +220,7 @@ export const hold: (store: ControlStoreService, options: {
           ? Effect.fail(error)
           : Effect.suspend(() => perform(advance(again()), again, attempts + 1, error))
       case "Read":
-        return Effect.result(attemptRead(store, key, deadline)).pipe(Effect.flatMap((read) => {
+        return Effect.result(readOrForeign).pipe(Effect.flatMap((read) => {
           if (read._tag === "Failure") {
             return perform(advance({ _tag: "ReadFailed" }), again, attempts, asUnknown(read.failure))
           }
@@ -240,6 +259,10 @@ export const hold: (store: ControlStoreService, options: {
     )
 
   const renew = run(() => ({ _tag: "Renew", at: instant() }))
+  const restore = run(() => {
+    advance({ _tag: "Forgotten" })
+    return { _tag: "Renew", at: instant() }
+  })
   const fence = Effect.suspend(() => {
     advance({ _tag: "SeenClosed" })
     return tell
@@ -303,6 +326,7 @@ export const hold: (store: ControlStoreService, options: {
     changes: SubscriptionRef.changes(told),
     closed: Deferred.await(closed),
     renew,
+    restore,
     fence,
     close
   }

@@ -107,6 +107,7 @@ export const makeWorld = Effect.fnUntraced(function*(seed: number | string = 1) 
           orElse: () =>
             Effect.fail(new NodeUnreachable({ node: keyOf(to), outcome: "Unknown", reason: "no answer in time" }))
         }))) as never,
+      mute: () => Effect.void,
       shun: (node) => Effect.sync(() => void shunned.add(keyOf(node))),
       connected: Effect.succeed([])
     })

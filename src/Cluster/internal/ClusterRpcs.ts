@@ -115,6 +115,8 @@ export class ClusterRpcs extends RpcGroup.make(
     error: Superseded
   }),
   // ---- asked of any member
+  /** The newest view that the member knows, as it stands in the store; asked when the store has lost it. */
+  Rpc.make("KnownView", { success: Schema.Struct({ view: Schema.String }) }),
   /** Are you there, do you hold me for alive, and how busy are you? `closed`: your own lease is closed, and this is how you learn. */
   Rpc.make("Ping", {
     payload: { from: Schema.String, view: Schema.Int, closed: Schema.Boolean },

@@ -5,8 +5,9 @@
  *
  * Invariant: before it acts on a death, the closer renews its own lease; a member that is over closes nobody.
  */
-import { Duration, Effect, FiberMap, Random, Schedule, Stream } from "effect"
+import { Clock, Duration, Effect, FiberMap, Random, Schedule, Stream } from "effect"
 import { nodeKey } from "../../Actor/Address.ts"
+import type * as Lease from "../../ControlPlane/Lease.ts"
 import type { Membership } from "./membership.ts"
 import * as View from "./view.ts"
 
@@ -17,7 +18,25 @@ const lookAgain = Duration.seconds(1)
 
 export const follow = Effect.fnUntraced(function*(membership: Membership) {
   const { keys, lease, observer } = membership
+  const clock = yield* Clock.Clock
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
   const settling = yield* FiberMap.make<string>()
+
+  /**
+   * A member without any lease in the store: one that was lost with the store, and that its owner does not take again. After the time
+   * that an unchanged lease is given, it counts as expired; closing it writes a tombstone, which its owner cannot pass.
+   */
+  const absentSince = new Map<string, number>()
+  const statusOf = (key: string): Lease.ObservedLease => {
+    const status = observer.status(keys.lease(key))
+    if (status !== "Absent" || !observer.isCurrent() || membership.isFrozen()) {
+      absentSince.delete(key)
+      return status
+    }
+    const since = absentSince.get(key) ?? now()
+    absentSince.set(key, since)
+    return now() - since > 1.5 * Duration.toMillis(lease.duration) + 1_000 ? "Expired" : status
+  }
 
   const settle = (key: string) =>
     Effect.gen(function*() {
@@ -26,7 +45,7 @@ export const follow = Effect.fnUntraced(function*(membership: Membership) {
       if (rank !== 0) yield* Effect.sleep(Duration.millis(stagger * (rank < 0 ? 8 : rank) * (1 + 0.2 * jitter)))
       const view = membership.current().view!
       if (!View.isMember(view, key) || membership.isOver()) return
-      const status = observer.status(keys.lease(key))
+      const status = statusOf(key)
       if (status !== "Expired" && status !== "Closed") return
       yield* lease.renew
       if (status === "Expired") {
@@ -45,7 +64,7 @@ export const follow = Effect.fnUntraced(function*(membership: Membership) {
     const view = membership.current().view
     if (view === undefined || membership.isOver()) return Effect.void
     const suspects = View.members(view).map(nodeKey).filter((key) => {
-      const status = key === membership.key ? "Live" : observer.status(keys.lease(key))
+      const status = key === membership.key ? "Live" : statusOf(key)
       return status === "Expired" || status === "Closed"
     })
     return Effect.forEach(suspects, (key) => FiberMap.run(settling, key, settle(key), { onlyIfMissing: true }), {

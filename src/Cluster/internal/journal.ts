@@ -6,13 +6,15 @@
  * Invariants: an append is acknowledged only when its record is in the store; after a seal nothing is appended any more; nothing is
  * dropped before the pages that repeat it are complete.
  */
-import { Deferred, Effect, Option, Queue, Schedule } from "effect"
+import { Clock, Deferred, Effect, Option, Queue, Schedule } from "effect"
 import { Fenced, type InvalidData, type OutcomeUnknown, StoreUnavailable } from "../../Actor/errors.ts"
 import type { Revision } from "../../ControlPlane/ControlStore.ts"
 import * as Record from "./journalRecord.ts"
 import type { Membership } from "./membership.ts"
 
 export interface Journal {
+  /** Writes all that is live again: the store has lost some of it. */
+  readonly rewrite: Effect.Effect<void>
   /** numbers in use and names in them, for metrics and tests */
   readonly size: () => { readonly records: number; readonly names: number }
   /**
@@ -33,6 +35,8 @@ interface Pending {
 const maxChanges = 256
 /** Records beyond those that pages would need, after which pages are written. */
 const slack = 64
+/** How long a hole in a listing is taken for a stale replica's, in milliseconds; after that for a loss. */
+const holePatience = 20_000
 /** Share of the largest value that the store takes which one record may fill. */
 const fill = 0.5
 
@@ -169,8 +173,9 @@ export const make = Effect.fnUntraced(function*(membership: Membership, tables: 
       }
     })
   /** One page at a time, between the batches, each with what is live at its own moment. */
+  let forced = false
   const paging = Effect.gen(function*() {
-    if (!isDue()) return
+    if (!forced && !isDue()) return
     const from = sequence + 1
     for (const [name, change] of committed) {
       if (!tables.isNeeded(change.partition, change.epoch)) committed.delete(name)
@@ -191,6 +196,7 @@ export const make = Effect.fnUntraced(function*(membership: Membership, tables: 
       yield* write({ _tag: "Page", operation: ++operation, from, last: at >= names.length, changes })
       if (Queue.sizeUnsafe(queue) > 0) yield* flush
     } while (at < names.length)
+    forced = false
     yield* Effect.forkIn(drop(from), scope)
   }).pipe(Effect.catch((error) => Effect.logDebug(`the journal is compacted later: ${error._tag}`)))
 
@@ -203,7 +209,8 @@ export const make = Effect.fnUntraced(function*(membership: Membership, tables: 
       return Deferred.await(done)
     })
 
-  const sealOnce = (nodeKey: string) =>
+  /** `lenient`: what is missing is lost for good, after it was looked for long enough; members may still run it. */
+  const sealOnce = (nodeKey: string, lenient: boolean) =>
     Effect.gen(function*() {
       const prefix = keys.journalPrefix(nodeKey)
       const entries = yield* store.list(prefix)
@@ -220,7 +227,7 @@ export const make = Effect.fnUntraced(function*(membership: Membership, tables: 
           })
         } else records.push({ sequence: Number(entry.key.slice(prefix.length)), record: record.value })
       }
-      const reading = Record.read(records)
+      const reading = Record.read(records, lenient)
       if (reading._tag === "Sealed") return reading.changes
       if (reading._tag === "Hole") {
         return yield* new StoreUnavailable({ operation: "read a journal", reason: "the listing has a hole" })
@@ -232,15 +239,38 @@ export const make = Effect.fnUntraced(function*(membership: Membership, tables: 
       )
       return reading.changes
     })
+  const clock = yield* Clock.Clock
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
+  /** journals being sealed, since when */
+  const sealing = new Map<string, number>()
   const seal: Journal["seal"] = (nodeKey) =>
-    sealOnce(nodeKey).pipe(
+    Effect.suspend(() => {
+      const lenient = now() - (sealing.get(nodeKey) ?? now()) > holePatience
+      if (!sealing.has(nodeKey)) sealing.set(nodeKey, now())
+      return Effect.andThen(
+        lenient
+          ? Effect.logError(`the journal of ${nodeKey} has a hole that does not close: the store has lost part of it`)
+          : Effect.void,
+        sealOnce(nodeKey, lenient)
+      )
+    }).pipe(
+      Effect.tap(() => Effect.sync(() => sealing.delete(nodeKey))),
       Effect.tapError((error) => Effect.logDebug(`journal of ${nodeKey} is not sealed yet: ${error._tag}`)),
       Effect.retry(backoff),
       // the schedule has no end: nothing comes here
       Effect.catch(() => Effect.never)
     )
+  const rewrite = Effect.suspend(() => {
+    forced = true
+    // an empty batch wakes the writer
+    const done = Deferred.makeUnsafe<void, StoreUnavailable | Fenced>()
+    Queue.offerUnsafe(queue, { changes: [], done })
+    return Effect.ignore(Deferred.await(done))
+  })
+
   return {
     append,
+    rewrite,
     seal,
     size: () => ({ records: sequence - base + 1, names: committed.size })
   } satisfies Journal

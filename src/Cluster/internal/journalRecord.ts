@@ -54,8 +54,8 @@ export type Reading =
   | { readonly _tag: "Hole" }
   | { readonly _tag: "Open" | "Sealed"; readonly last: number; readonly changes: ReadonlyArray<Change> }
 
-/** Records in order of their numbers. */
-export const read = (records: ReadonlyArray<Numbered>): Reading => {
+/** Records in order of their numbers. `lenient` reads over holes. */
+export const read = (records: ReadonlyArray<Numbered>, lenient = false): Reading => {
   let from = 1
   for (const { record } of records) {
     if (record._tag === "Page" && record.last) from = record.from
@@ -64,13 +64,13 @@ export const read = (records: ReadonlyArray<Numbered>): Reading => {
   const changes: Array<Change> = []
   let expected = from
   for (const { record, sequence } of wanted) {
-    if (sequence !== expected) return { _tag: "Hole" }
-    expected++
+    if (sequence !== expected && !lenient) return { _tag: "Hole" }
+    expected = sequence + 1
     if (record._tag === "Sealed") return { _tag: "Sealed", last: sequence, changes }
     changes.push(...record.changes)
   }
   // A compacted journal whose pages are not listed yet begins above 1.
-  if (wanted.length === 0 && records.length > 0) return { _tag: "Hole" }
+  if (wanted.length === 0 && records.length > 0 && !lenient) return { _tag: "Hole" }
   return { _tag: "Open", last: expected - 1, changes }
 }
 

@@ -22,7 +22,14 @@ import { NodeAddress, nodeKey } from "../../Actor/Address.ts"
 import { Fenced, type InvalidData, OutcomeUnknown, ProtocolMismatch, StoreUnavailable } from "../../Actor/errors.ts"
 import { Node, randomHex } from "../../Actor/Node.ts"
 import { SystemEvents } from "../../Actor/SystemEvents.ts"
-import { ControlStore, type ControlStoreService, type Entry, type WatchEvent } from "../../ControlPlane/ControlStore.ts"
+import {
+  ControlStore,
+  type ControlStoreService,
+  type Entry,
+  type Revision,
+  type WatchEvent,
+  type WriteError
+} from "../../ControlPlane/ControlStore.ts"
 import * as ControlStoreModule from "../../ControlPlane/ControlStore.ts"
 import * as Lease from "../../ControlPlane/Lease.ts"
 import type { ClusterSettings } from "../ClusterSettings.ts"
@@ -38,7 +45,7 @@ export const MemberRecord = Schema.Struct({
 })
 export type MemberRecord = typeof MemberRecord.Type
 
-const ClusterRecord = Schema.Struct({ id: Schema.String, partitionCount: Schema.Int })
+const ClusterRecord = Schema.Struct({ id: Schema.String, partitionCount: Schema.Int, generation: Schema.Int })
 
 const json = <S extends Schema.Top & { readonly DecodingServices: never }>(schema: S) => {
   const decode = Schema.decodeUnknownEffect(Schema.fromJsonString(schema))
@@ -46,7 +53,13 @@ const json = <S extends Schema.Top & { readonly DecodingServices: never }>(schem
 }
 const decodeMember = json(MemberRecord)
 const decodeCluster = json(ClusterRecord)
+const encodeCluster = (record: typeof ClusterRecord.Type) => JSON.stringify(record)
 const decodeKinds = json(Schema.Array(Schema.String))
+
+interface ClusterEntry {
+  readonly record: typeof ClusterRecord.Type
+  readonly revision: Revision
+}
 
 export type ChangeError = StoreUnavailable | OutcomeUnknown | InvalidData | Fenced
 
@@ -82,6 +95,16 @@ export interface Membership {
     step: (view: View.View) => View.View,
     options?: { readonly unguarded?: boolean | undefined }
   ) => Effect.Effect<void, ChangeError>
+  /** each time when the store shows less than this member knows; `reseed.ts` looks into it */
+  readonly doubts: Queue.Dequeue<void>
+  readonly isLost: Effect.Effect<boolean, StoreUnavailable | InvalidData>
+  /** grants and takes nothing over until a view that is at least as new as the known one is seen in the store */
+  readonly freeze: (reason: string) => void
+  readonly isFrozen: () => boolean
+  /** writes that view as the first of the next generation; `Foreign`: the store belongs to another cluster */
+  readonly seed: (best: View.View) => Effect.Effect<"Seeded" | "Foreign", WriteError>
+  /** writes this member's own record, kinds and lease again */
+  readonly restore: Effect.Effect<void>
   /** reads the view from the store, e.g. when a peer knows a newer one */
   readonly refresh: Effect.Effect<void>
 }
@@ -106,6 +129,7 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
   let revision: string | undefined
   /** why nothing may be granted: the store shows another cluster, or none */
   let frozen: string | undefined
+  const doubts = yield* Queue.sliding<void>(1)
   const over = yield* Deferred.make<string>()
   const isOver = () => Deferred.isDoneUnsafe(over)
   const hub = yield* PubSub.sliding<Snapshot>({ capacity: 1, replay: 1 })
@@ -121,6 +145,11 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
     const known = snapshot.view
     if (known !== undefined && view.cluster !== known.cluster) {
       frozen = "the store holds another cluster"
+      return snapshot
+    }
+    if (known !== undefined && view.number < known.number) {
+      // A stale answer, or a store that forgot what it acknowledged: a later look will tell.
+      Queue.offerUnsafe(doubts, void 0)
       return snapshot
     }
     frozen = undefined
@@ -165,7 +194,9 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
     snapshot.view === undefined ? Effect.void : store.get(keys.view).pipe(
       Effect.flatMap((entry) => {
         if (Option.isSome(entry)) return Effect.map(decodeEntry(entry.value), (step) => tell(step(snapshot)))
+        if (frozen !== undefined) return Effect.void
         frozen = "the store has lost the view"
+        Queue.offerUnsafe(doubts, void 0)
         return trouble(frozen)
       }),
       // the watch will say so again
@@ -178,8 +209,11 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
         return Effect.forEach(event.entries, decodeEntry).pipe(Effect.flatMap((steps) => {
           // Records never change, so those of departed members may stay known; kinds are what the store says now.
           const base: Snapshot = { ...snapshot, kinds: new Map() }
-          tell(steps.reduce((current, step) => step(current), base))
-          return event.entries.some((entry) => entry.key === keys.view) ? Effect.void : viewMissing
+          const next = steps.reduce((current, step) => step(current), base)
+          const hasView = event.entries.some((entry) => entry.key === keys.view)
+          // A store that is not ours (any more) says nothing about what our members can do.
+          tell(frozen === undefined && hasView ? next : { ...snapshot, records: next.records })
+          return hasView ? Effect.void : viewMissing
         }))
       case "Put":
         return Effect.map(decodeEntry(event.entry), (step) => tell(step(snapshot)))
@@ -223,7 +257,7 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
   const clusterId = yield* Effect.gen(function*() {
     const existing = yield* store.get(keys.id)
     if (Option.isSome(existing)) return existing.value.value
-    const value = JSON.stringify({ id: yield* randomHex(16), partitionCount: settings.partitionCount })
+    const value = encodeCluster({ id: yield* randomHex(16), partitionCount: settings.partitionCount, generation: 0 })
     return yield* store.create(keys.id, value).pipe(
       Effect.as(value),
       Effect.catchTag(
@@ -245,17 +279,30 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
     })
   }
 
+  const readCluster = store.get(keys.id).pipe(Effect.flatMap((entry) =>
+    Option.isNone(entry)
+      ? Effect.succeed(Option.none<ClusterEntry>())
+      : Effect.map(
+        decodeCluster(entry.value.value),
+        Option.map((record) => ({ record, revision: entry.value.revision }))
+      )
+  ))
+
   // ---- record and lease, before the view knows of us
   const record: MemberRecord = { node: self, roles: settings.roles, partitionCount: settings.partitionCount }
-  yield* store.create(keys.member(key), JSON.stringify(record)).pipe(
+  const writeRecord = store.create(keys.member(key), JSON.stringify(record)).pipe(
     // The key holds a fresh incarnation: if it is taken, an earlier try of ours has taken it.
     Effect.catchTag("RevisionConflict", () => Effect.void),
     Effect.retry({ schedule: patience, while: transient })
   )
+  yield* writeRecord
   const lease = yield* Lease.hold(store, {
     key: keys.lease(key),
     duration: settings.memberLease,
-    patience: settings.bootstrapTimeout
+    patience: settings.bootstrapTimeout,
+    sameStore: Effect.map(readCluster, (found) =>
+      Option.isSome(found) && found.value.record.id === cluster.value.id &&
+      found.value.record.generation === (snapshot.view?.generation ?? cluster.value.generation))
   })
   snapshot = { ...snapshot, records: new Map(snapshot.records).set(key, record) }
   const observer = yield* Lease.observe(store, keys.leasePrefix)
@@ -304,6 +351,10 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
   // ---- follow the store
   yield* store.watch(keys.state).pipe(Stream.runForEach(onEvent), Effect.forkScoped({ startImmediately: true }))
   yield* Effect.retry(readView, { schedule: patience, while: transient })
+  const found = snapshot.view?.cluster
+  if (found !== undefined && found !== cluster.value.id) {
+    return yield* new ProtocolMismatch({ what: "cluster id", ours: cluster.value.id, theirs: found })
+  }
   const join = Effect.retry(change((view) => View.join(view, self)), { schedule: patience, while: transient })
 
   // ---- kinds follow registration, in a key of their own
@@ -340,10 +391,49 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
   // ---- the end of this incarnation, from whoever saw it
   const end = (reason: string) => Deferred.succeed(over, reason)
   yield* lease.closed.pipe(Effect.andThen(end("its lease is closed")), Effect.forkScoped)
+  let joined = false
   listeners.push((now) => {
-    if (now.view !== undefined && View.find(now.view, key)?.status === "Dead") {
-      Deferred.doneUnsafe(over, Effect.succeed("its cluster has declared it dead"))
-    }
+    if (now.view === undefined) return
+    const alive = View.isMember(now.view, key)
+    if (joined && !alive) Deferred.doneUnsafe(over, Effect.succeed("its cluster has declared it dead"))
+    joined ||= alive
+  })
+
+  // ---- a store that forgets: what this member knows goes back into it, once it is certain that it is gone
+  const restore = Effect.gen(function*() {
+    yield* writeRecord
+    kindsRevision = undefined
+    yield* Queue.offer(advertise, Array.from(host.kinds().keys()))
+    yield* lease.restore
+  }).pipe(Effect.catch((error) => Effect.logWarning(`restoring this member in the store failed: ${error._tag}`)))
+  const seed = (best: View.View) =>
+    Effect.gen(function*() {
+      const found = yield* readCluster
+      const next = { ...cluster.value, generation: best.generation + 1 }
+      if (Option.isNone(found)) yield* store.create(keys.id, encodeCluster(next))
+      else if (found.value.record.id !== cluster.value.id) return "Foreign" as const
+      else if (found.value.record.generation < next.generation) {
+        yield* store.update(keys.id, encodeCluster(next), found.value.revision)
+      }
+      const entry = yield* store.get(keys.view)
+      const text = View.encode(View.reseeded(best))
+      const held = Option.isNone(entry) ? Option.none<View.View>() : yield* View.decode(entry.value.value)
+      if (Option.isSome(held) && held.value.number >= best.number) {
+        yield* readView
+        return "Seeded" as const
+      }
+      yield* Option.isNone(entry) ? store.create(keys.view, text) : store.update(keys.view, text, entry.value.revision)
+      yield* readView
+      return "Seeded" as const
+    })
+  /** Does the store really hold less than this member knows? Asked again after a while, since a replica may lag. */
+  const isLost = Effect.gen(function*() {
+    const known = snapshot.view
+    const entry = yield* store.get(keys.view)
+    if (known === undefined) return false
+    if (Option.isNone(entry)) return true
+    const view = yield* View.decode(entry.value.value)
+    return Option.isSome(view) && view.value.cluster === known.cluster && view.value.number < known.number
   })
   yield* Deferred.await(over).pipe(Effect.andThen(lease.fence), Effect.forkScoped)
 
@@ -363,6 +453,14 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
     over,
     join,
     change,
+    doubts,
+    isLost,
+    freeze: (reason) => {
+      frozen = reason
+    },
+    isFrozen: () => frozen !== undefined,
+    seed,
+    restore,
     refresh: Effect.ignore(readView)
   }
   return membership

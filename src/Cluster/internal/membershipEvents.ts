@@ -14,20 +14,23 @@ export const follow = Effect.fnUntraced(
   function*(membership: Membership, calls: Calls, events: SystemEvents["Service"], remoting: Remoting["Service"]) {
     const fork = yield* FiberSet.makeRuntime<never>()
     const lease = membership.settings.memberLease
-    /** Told until it has understood, or for two leases; then its connections are cut and it is let in no more. */
+    /** Its messages count no more from this moment. Told until it has understood, or for two leases; then its connections are cut and it is let in no more. */
     const dismiss = (member: Member) =>
-      calls.peer(member.node, Duration.seconds(1)).Ping({
-        from: membership.key,
-        view: membership.current().view?.number ?? 0,
-        closed: true
-      }).pipe(
-        Effect.retry(Schedule.max([
-          Schedule.spaced("500 millis").pipe(Schedule.jittered),
-          Schedule.during(Duration.times(lease, 2))
-        ])),
-        Effect.ignore,
-        Effect.andThen(remoting.shun(member.node))
-      )
+      Effect.gen(function*() {
+        yield* remoting.mute(member.node)
+        yield* calls.peer(member.node, Duration.seconds(1)).Ping({
+          from: membership.key,
+          view: membership.current().view?.number ?? 0,
+          closed: true
+        }).pipe(
+          Effect.retry(Schedule.max([
+            Schedule.spaced("500 millis").pipe(Schedule.jittered),
+            Schedule.during(Duration.times(lease, 2))
+          ])),
+          Effect.ignore
+        )
+        yield* remoting.shun(member.node)
+      })
     /** members that were told as Up and not yet as left */
     const told = new Map<string, Member>()
     let leader: string | undefined

@@ -25,6 +25,7 @@ import * as ClusterPlacement from "./placement.ts"
 import * as Rebuild from "./rebuild.ts"
 import * as Relocation from "./relocation.ts"
 import { membersOf, type Snapshot } from "./snapshot.ts"
+import * as Reseed from "./reseed.ts"
 import * as Sweep from "./sweep.ts"
 import * as View from "./view.ts"
 
@@ -70,6 +71,11 @@ export const makeServices = Effect.fnUntraced(
     const handlers: Calls.Handlers = {
       ...directory.handlers,
       ...memberHost.handlers,
+      KnownView: () =>
+        Effect.sync(() => {
+          const { view } = membership.current()
+          return { view: view === undefined ? "" : View.encode(view) }
+        }),
       Ping: ({ closed, from }) =>
         Effect.gen(function*() {
           if (closed) yield* membership.lease.fence
@@ -105,6 +111,7 @@ export const makeServices = Effect.fnUntraced(
     yield* membership.join
     yield* Deaths.follow(membership)
     yield* Sweep.follow(membership)
+    yield* Reseed.follow({ membership, calls, journal, isHeard: heartbeat.isHeard })
     yield* balance.follow
 
     // ---- the faces

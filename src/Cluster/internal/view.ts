@@ -39,6 +39,8 @@ export interface View {
   readonly number: number
   /** the cluster's id, made once: a view of another cluster is never taken for ours */
   readonly cluster: string
+  /** rises when the store has lost something and members have written it again */
+  readonly generation: number
   readonly nextAge: number
   readonly roster: ReadonlyArray<RosterEntry>
   readonly partitions: ReadonlyArray<Partition>
@@ -47,6 +49,7 @@ export interface View {
 export const empty = (cluster: string, partitionCount: number): View => ({
   number: 0,
   cluster,
+  generation: 0,
   nextAge: 1,
   roster: [],
   partitions: Array.from({ length: partitionCount }, (): Partition => ({
@@ -196,11 +199,22 @@ export const rebuilt = (
     : view
 }
 
+/** What numbers leave out when a view is written again: nobody can have seen so many that the writer has not. */
+const forgottenAtMost = 1_000
+
+/** The view as the first one of the next generation, for a store that has lost it. */
+export const reseeded = (view: View): View => ({
+  ...view,
+  number: view.number + forgottenAtMost,
+  generation: view.generation + 1
+})
+
 // ---- codec: indexes into the roster instead of keys, so that 271 partitions fit in three kilobytes -------------------------------
 
 const Encoded = Schema.fromJsonString(Schema.Struct({
   number: Schema.Int,
   cluster: Schema.String,
+  generation: Schema.Int,
   nextAge: Schema.Int,
   roster: Schema.Array(Schema.Struct({
     id: Schema.String,
@@ -218,6 +232,7 @@ export const encode = (view: View): string => {
   return JSON.stringify({
     number: view.number,
     cluster: view.cluster,
+    generation: view.generation,
     nextAge: view.nextAge,
     roster: view.roster,
     partitions: view.partitions.map((partition) => [
@@ -252,6 +267,7 @@ export const decode = (text: string): Effect.Effect<Option.Option<View>> =>
       return Option.some({
         number: encoded.number,
         cluster: encoded.cluster,
+        generation: encoded.generation,
         nextAge: encoded.nextAge,
         roster: encoded.roster,
         partitions

@@ -66,6 +66,8 @@ export type OwnerEvent =
   | { readonly _tag: "ReadFailed" }
   /** a fact that never reverts, from whoever saw it */
   | { readonly _tag: "SeenClosed" }
+  /** the store has lost the key and is known to be another one: the next write creates it */
+  | { readonly _tag: "Forgotten" }
 
 export type OwnerCommand =
   | { readonly _tag: "Write"; readonly expected: Revision | undefined; readonly record: LeaseRecord }
@@ -172,7 +174,7 @@ export const step = (
     case "ReadMissing":
       // A record that is gone counts as closed: whoever removed it may have granted its place to another. Before the first
       // write is known to have succeeded, a missing record is only a stale answer.
-      return state.phase === "Fresh" ? [state, [{ _tag: "Unsettled" }]] : lost(state)
+      return state.phase === "Fresh" || state.revision === undefined ? [state, [{ _tag: "Unsettled" }]] : lost(state)
     case "Read": {
       if (event.record?.state === "Closed") return lost(state)
       const older = state.revision !== undefined && compareRevision(event.revision, state.revision) <= 0
@@ -189,6 +191,8 @@ export const step = (
       const newest = attempt !== undefined && attempt.operation === state.operations
       return [settle(state, attempt, event.revision), [{ _tag: newest ? "Done" : "Again" }]]
     }
+    case "Forgotten":
+      return [{ ...state, revision: undefined }, []]
     case "SeenClosed":
       return lost(state)
   }
