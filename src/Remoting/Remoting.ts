@@ -51,6 +51,11 @@ export class Remoting extends Context.Service<Remoting, {
     payload: Rpc.PayloadConstructor<Rpc.ExtractTag<Rpcs, Tag>>,
     options?: { readonly timeout?: Duration.Input | undefined }
   ) => Effect.Effect<Rpc.Success<Rpc.ExtractTag<Rpcs, Tag>>, Rpc.Error<Rpc.ExtractTag<Rpcs, Tag>> | NodeUnreachable>
+  /**
+   * Messages to that incarnation fail `NotSent` from now on, and nothing it sends is taken: its lease is closed. Calls still reach
+   * it, so that it can be told; `shun` ends those too. Idempotent.
+   */
+  readonly mute: (node: { readonly id: string; readonly incarnation: string }) => Effect.Effect<void>
   /** Closes every connection to that incarnation and refuses it from now on: its lease is closed. Idempotent. */
   readonly shun: (node: { readonly id: string; readonly incarnation: string }) => Effect.Effect<void>
   /** who is connected now */
@@ -103,6 +108,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     runFork,
     lanes: {
       onData: messages.onData,
+      onMute: messages.onEnd,
       onControl: calls.onControl,
       onLost: messages.onLost,
       onEnd: (session) => {
@@ -146,6 +152,11 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
 
   const ready = (to: ActorAddress) => Effect.tap(peers.acquire(to.node), room)
 
+  const closed = (to: ActorAddress) =>
+    Effect.fail(
+      new NodeUnreachable({ node: endpoint(to.node), outcome: "NotSent", reason: "its lease is closed" })
+    )
+
   const write = (session: Session, to: ActorAddress, message: Message): Exit.Exit<void, TellError> => {
     if (session.over !== undefined) return Exit.fail(session.failure("NotSent"))
     const error = messages.tell(session, to, message)
@@ -163,6 +174,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     tell: (to, message) =>
       Effect.suspend(() => {
         if (sameNode(to.node, self)) return inner.tell(to, message)
+        if (peers.isMuted(to.node)) return closed(to)
         const session = peers.open(to.node)
         if (session?.hasRoom === true) return write(session, to, message)
         return Effect.flatMap(ready(to), (session) => write(session, to, message))
@@ -170,6 +182,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     ask: (to, message, timeout) =>
       Effect.suspend(() => {
         if (sameNode(to.node, self)) return inner.ask(to, message, timeout)
+        if (peers.isMuted(to.node)) return closed(to)
         const session = peers.open(to.node)
         if (session?.hasRoom === true) return request(session, to, message, timeout)
         return ready(to).pipe(
@@ -186,7 +199,19 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
           }),
           Effect.flatMap((session) => request(session, to, message, timeout))
         )
-      })
+      }),
+    tryTell: (to, message) => {
+      const session = peers.open(to.node)
+      if (session !== undefined) return session.hasRoom && !session.muted ? write(session, to, message) : undefined
+      return sameNode(to.node, self) ? inner.tryTell?.(to, message) : undefined
+    },
+    tryAsk: (to, message, timeout, resume) => {
+      const session = peers.open(to.node)
+      if (session === undefined) {
+        return sameNode(to.node, self) ? inner.tryAsk?.(to, message, timeout, resume) : undefined
+      }
+      return session.hasRoom && !session.muted ? messages.ask(session, to, message, timeout, resume) : undefined
+    }
   })
 
   const call = (
@@ -213,6 +238,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     serve: calls.serveGroup,
     // the types of an rpc are those of its schemas, which encode and decode what goes through here
     call: call as unknown as Remoting["Service"]["call"],
+    mute: (target) => Effect.sync(() => peers.mute(target)),
     shun: (target) => Effect.sync(() => peers.shun(target)),
     connected: Effect.sync(() => peers.connected())
   })

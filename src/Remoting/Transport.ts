@@ -24,10 +24,10 @@ export interface Connection {
   readonly send: (frame: Uint8Array) => Effect.Effect<void, NodeUnreachable | FrameTooLarge>
   /**
    * The same at once and without a bound, for a caller that keeps its own by `unsent` and `onIdle`: a session has two lanes
-   * and decides itself what leaves next. False once the connection is over or where the frame is above the cap. The transport
-   * owns the bytes from here on.
+   * and decides itself what leaves next. False once the connection is over or where the frame is above the cap. The bytes
+   * belong to the transport until `unsent` is 0 again; `front` says how many bytes before them in their buffer it may use too.
    */
-  readonly offer: (frame: Uint8Array) => boolean
+  readonly offer: (frame: Uint8Array, front?: number) => boolean
   /** bytes that were handed over and have not left this process yet */
   readonly unsent: () => number
   /** the one listener that is called whenever `unsent` has come down to 0, and when the connection is over */

@@ -214,6 +214,42 @@ describe("who is let in", () => {
     }))
 })
 
+describe("a node that is muted", () => {
+  it.effect("gets and gives no messages, while calls still reach it", () =>
+    Effect.gen(function*() {
+      const harness = yield* simulatedHarness()
+      yield* remotingOf(harness.b).serve(Group).pipe(Effect.provide(handlers))
+      const [a, b] = [Context.get(harness.a, Delivery), Context.get(harness.b, Delivery)]
+      const at = (node: Context.Context<Node>) => ({
+        kind: Recorder.name,
+        name: "x",
+        node: addressOf(node),
+        placement: 1,
+        epoch: 1
+      })
+      const put = (n: number) => ({ kind: Recorder, tag: "Put", payload: { n } })
+      const received = (node: Context.Context<Recorders>) => Context.get(node, Recorders).received.length
+      yield* settle(a.tell(at(harness.b), put(1)))
+      yield* settle(b.tell(at(harness.a), put(1)))
+      const never = { kind: Recorder, tag: "Never", payload: {} }
+      const asking = yield* Effect.forkChild(Effect.exit(a.ask(at(harness.b), never, 60_000)), {
+        startImmediately: true
+      })
+      yield* pass
+      yield* remotingOf(harness.a).mute(addressOf(harness.b))
+      assert.strictEqual(
+        (failure(yield* Effect.flatten(Fiber.join(asking)).pipe(Effect.exit)) as NodeUnreachable).outcome,
+        "Unknown"
+      )
+      const refused = failure(yield* settle(a.tell(at(harness.b), put(2)))) as NodeUnreachable
+      assert.deepStrictEqual([refused.outcome, refused.reason], ["NotSent", "its lease is closed"])
+      yield* settle(b.tell(at(harness.a), put(2)))
+      yield* pass
+      assert.deepStrictEqual([received(harness.a), received(harness.b)], [1, 2])
+      assert.strictEqual(yield* remotingOf(harness.a).call(addressOf(harness.b), Group, "Half", { n: 2 }), 1)
+    }))
+})
+
 describe("a node that restarts", () => {
   it.effect("is another incarnation: the old address fails NotSent, the new one works", () =>
     Effect.gen(function*() {

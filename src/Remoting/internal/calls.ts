@@ -114,9 +114,9 @@ export class Calls {
   }
 
   private of(session: Session): SessionCalls {
-    let calls = session.lanes.get(this) as SessionCalls | undefined
+    let calls = session.calls as SessionCalls | undefined
     if (calls === undefined) {
-      session.lanes.set(this, calls = { pending: new Map(), serving: new Map(), next: 1 })
+      session.calls = calls = { pending: new Map(), serving: new Map(), next: 1 }
       this.clients.set(session.options.number, calls)
     }
     return calls

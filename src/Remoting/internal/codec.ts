@@ -23,10 +23,33 @@ export const codecOf = (schema: Schema.Top, mode: Mode): Codec => {
     // Schemas that need services cannot travel: there is nobody to provide them on the other side.
     const pure = schema as unknown as Schema.Codec<unknown, unknown>
     const { encode } = SchemaBinary.encoder(pure, options)
-    const decode = Schema.decodeUnknownSync(SchemaBinary.toCodec(pure, options))
+    // a parser keeps its buffers; one that has failed is of no more use
+    let parser = SchemaBinary.parser(pure, options)
+    const decode = (bytes: Uint8Array): unknown => {
+      if (!isOneFrame(bytes)) throw new Error("not exactly one value")
+      try {
+        return parser.feedSync(bytes)[0]
+      } catch (error) {
+        parser = SchemaBinary.parser(pure, options)
+        throw error
+      }
+    }
     cache.set(schema, codec = { encode, decode })
   }
   return codec
+}
+
+/** Is that one length, as a varint, and as many bytes? What a parser would keep for later must not get into it. */
+const isOneFrame = (bytes: Uint8Array): boolean => {
+  let length = 0
+  let scale = 1
+  for (let i = 0; i < Math.min(6, bytes.length); i++) {
+    const byte = bytes[i]!
+    length += (byte & 0x7f) * scale
+    if (byte < 0x80) return bytes.length === i + 1 + length
+    scale *= 0x80
+  }
+  return false
 }
 
 /** An error in a few words, without stack and of bounded length. */

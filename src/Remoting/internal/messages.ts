@@ -5,7 +5,7 @@
  */
 import { Duration, Effect, Exit, Fiber } from "effect"
 import type { ActorAddress } from "../../Actor/Address.ts"
-import type { Delivery, Message } from "../../Actor/Delivery.ts"
+import type { Delivery, Message, Trace } from "../../Actor/Delivery.ts"
 import {
   ActorStopped,
   AskError,
@@ -34,7 +34,9 @@ const Op = {
   Failure: 8,
   Refused: 9,
   Cancel: 10,
-  Gone: 11
+  Gone: 11,
+  /** a span's ids, for the next tell or ask */
+  Trace: 12
 } as const
 
 const maxKinds = 1000
@@ -48,12 +50,19 @@ const maxServing = 65_536
 /** Room for what goes around a payload. */
 const overhead = 64
 
-interface OutTag {
+class OutTag {
   readonly number: number
   readonly message: MessageDefinition
   readonly payload: Codec
   readonly success: Codec
   readonly error: Codec
+  constructor(number: number, message: MessageDefinition, mode: Mode) {
+    this.number = number
+    this.message = message
+    this.payload = codecOf(message.payload, mode)
+    this.success = codecOf(message.success, mode)
+    this.error = codecOf(message.error, mode)
+  }
 }
 
 interface OutKind {
@@ -96,20 +105,79 @@ const undeliverable = (reason: DeadLetterReason, error: AskError): Undeliverable
   error
 })
 
+/** An ask that is being answered here. */
+interface Serving {
+  over: boolean
+  forget: (() => void) | undefined
+}
+
+const giveUp = (serving: Serving) => {
+  serving.over = true
+  serving.forget?.()
+}
+
 class Tables {
   readonly outKinds = new Map<KindDefinition, OutKind>()
   readonly outTags: Array<{ readonly kind: string; readonly tag: string }> = []
   outTargets = new Map<string, number>()
+  /** the same by the very address, which references keep */
+  outAddresses = new Map<ActorAddress, number>()
   outNames: Array<string> = []
   /** targets that the peer does not have any more, by key */
   readonly gone = new Set<string>()
   readonly inKinds: Array<InKind> = []
   readonly inTags: Array<InTag> = []
   inTargets: Array<InTarget> = []
-  readonly asks = new Map<number, PendingAsk>()
-  readonly serving = new Map<number, Fiber.Fiber<unknown, unknown>>()
-  nextAsk = 1
+  /** of the next message */
+  trace: Trace | undefined
+  readonly asks = new Asks()
+  readonly serving = new Map<number, Serving>()
 }
+
+/**
+ * Asks in flight, by number. A number is a slot and how often the slot was used, so that a late answer never meets another ask;
+ * a Map would be built anew again and again while asks come and go.
+ */
+class Asks {
+  private readonly slots: Array<PendingAsk | undefined> = []
+  private readonly free: Array<number> = []
+  private uses = 0
+
+  number(): number {
+    const slot = this.free.pop() ?? this.slots.push(undefined) - 1
+    // wraps around long after any answer could be late
+    this.uses = (this.uses + 1) % maxUses
+    return this.uses * maxSlots + slot
+  }
+
+  set(ask: PendingAsk): void {
+    this.slots[ask.number % maxSlots] = ask
+  }
+
+  get full(): boolean {
+    return this.free.length === 0 && this.slots.length >= maxSlots
+  }
+
+  /** The ask of that number, which is no longer in flight then. */
+  take(number: number): PendingAsk | undefined {
+    const slot = number % maxSlots
+    const ask = this.slots[slot]
+    if (ask === undefined || ask.number !== number) return undefined
+    this.slots[slot] = undefined
+    this.free.push(slot)
+    return ask
+  }
+
+  takeAll(): ReadonlyArray<PendingAsk> {
+    const asks = this.slots.filter((ask) => ask !== undefined)
+    this.slots.length = 0
+    this.free.length = 0
+    return asks
+  }
+}
+
+const maxSlots = 0x10000
+const maxUses = 0x1000000
 
 type Answer = (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
 
@@ -126,7 +194,7 @@ class PendingAsk extends Deadline {
 
   constructor(session: Session, tables: Tables, name: string, tag: OutTag, timeout: number, resume: Answer) {
     super()
-    this.number = tables.nextAsk++
+    this.number = tables.asks.number()
     this.session = session
     this.tables = tables
     this.name = name
@@ -136,7 +204,7 @@ class PendingAsk extends Deadline {
   }
 
   expire(): void {
-    this.tables.asks.delete(this.number)
+    this.tables.asks.take(this.number)
     cancel(this.session, this.number)
     this.resume(Exit.fail(
       new AskTimeout({ name: this.name, request: this.tag.message.tag, timeout: Duration.millis(this.timeout) })
@@ -148,6 +216,11 @@ const cancel = (session: Session, number: number) => {
   if (session.over !== undefined) return
   session.writer(overhead).byte(Op.Cancel).varint(number)
   session.wrote()
+}
+
+const writeTrace = (session: Session, { sampled, spanId, traceId }: Trace) => {
+  session.writer(4 * overhead).byte(Op.Trace).text(traceId.slice(0, 64)).text(spanId.slice(0, 64))
+    .byte(sampled ? 1 : 0)
 }
 
 const targetKey = (to: ActorAddress) => `${to.kind}\u0000${to.name}\u0000${to.placement}\u0000${to.epoch}`
@@ -170,19 +243,20 @@ export class Messages {
   }
 
   private tables(session: Session): Tables {
-    let tables = session.lanes.get(this) as Tables | undefined
-    if (tables === undefined) session.lanes.set(this, tables = new Tables())
-    return tables
+    return (session.data ??= new Tables()) as Tables
   }
 
   // ---- out -----------------------------------------------------------------------------------------------------------------
 
   /** Writes it into the session's outbox, which must have room. Undefined: it is there. */
   tell(session: Session, to: ActorAddress, message: Message): TellError | undefined {
-    const prepared = this.prepare(session, to, message)
-    if (!("payload" in prepared)) return prepared
-    const { tables, tag, payload } = prepared
+    const tables = this.tables(session)
+    const tag = this.tag(session, tables, message)
+    if (!(tag instanceof OutTag)) return tag
+    const payload = this.encode(session, tables, to, tag, message)
+    if (!(payload instanceof Uint8Array)) return payload
     const target = this.target(session, tables, to)
+    if (message.trace !== undefined) writeTrace(session, message.trace)
     session.writer(payload.length + overhead).byte(Op.Tell).varint(target).varint(tag.number).blob(payload)
     session.wrote()
     return undefined
@@ -190,42 +264,53 @@ export class Messages {
 
   /** The same with an answer. Returns how to forget it. */
   ask(session: Session, to: ActorAddress, message: Message, timeout: number, resume: Answer): () => void {
-    const prepared = this.prepare(session, to, message)
-    if (!("payload" in prepared)) {
-      resume(Exit.fail(prepared))
+    const tables = this.tables(session)
+    const tag = this.tag(session, tables, message)
+    const payload = tag instanceof OutTag ? this.encode(session, tables, to, tag, message) : tag
+    if (!(payload instanceof Uint8Array) || !(tag instanceof OutTag)) {
+      resume(Exit.fail(payload as AskError))
       return () => {}
     }
-    const { tables, tag, payload } = prepared
+    if (tables.asks.full) {
+      resume(Exit.fail(session.failure("NotSent", "too many asks in flight")))
+      return () => {}
+    }
     const target = this.target(session, tables, to)
     const ask = new PendingAsk(session, tables, to.name, tag, timeout, resume)
-    tables.asks.set(ask.number, ask)
+    tables.asks.set(ask)
     this.options.timeouts.add(timeout, ask)
+    if (message.trace !== undefined) writeTrace(session, message.trace)
     const writer = session.writer(payload.length + overhead).byte(Op.Ask).varint(target).varint(tag.number)
     writer.varint(ask.number).varint(Math.ceil(timeout)).blob(payload)
     ask.batch = session.batch
     session.wrote()
     return () => {
-      if (!tables.asks.delete(ask.number)) return
+      if (tables.asks.take(ask.number) === undefined) return
       this.options.timeouts.cancel(ask)
       cancel(session, ask.number)
     }
   }
 
-  private prepare(session: Session, to: ActorAddress, message: Message) {
-    const tables = this.tables(session)
+  private encode(
+    session: Session,
+    tables: Tables,
+    to: ActorAddress,
+    tag: OutTag,
+    message: Message
+  ): Uint8Array | ActorStopped | InvalidData | FrameTooLarge {
     if (tables.gone.size > 0 && tables.gone.has(targetKey(to))) return new ActorStopped({ name: to.name })
-    const tag = this.tag(session, tables, message)
-    if (!("number" in tag)) return tag
     let payload: Uint8Array
     try {
       payload = tag.payload.encode(message.payload)
     } catch (error) {
       return new InvalidData({ what: `${message.kind.name}.${message.tag}`, reason: reasonOf(error) })
     }
+    // UTF-16 units may be three bytes each
+    if (to.name.length * 3 > maxName) return new InvalidData({ what: "name", reason: "is too long" })
     if (payload.length + overhead > session.maxMessageBytes) {
       return new FrameTooLarge({ bytes: payload.length, limit: session.maxMessageBytes - overhead })
     }
-    return { tables, tag, payload }
+    return payload
   }
 
   private tag(session: Session, tables: Tables, { kind, tag }: Message): OutTag | InvalidData {
@@ -246,13 +331,7 @@ export class Messages {
       if (message === undefined) {
         return new InvalidData({ what: `${kind.name}.${tag}`, reason: "is not in the protocol" })
       }
-      out = {
-        number: tables.outTags.length,
-        message,
-        payload: codecOf(message.payload, known.mode),
-        success: codecOf(message.success, known.mode),
-        error: codecOf(message.error, known.mode)
-      }
+      out = new OutTag(tables.outTags.length, message, known.mode)
       if (out.number >= maxTags) return new InvalidData({ what: kind.name, reason: "too many tags on a connection" })
       tables.outTags.push({ kind: kind.name, tag })
       known.tags.set(tag, out)
@@ -262,11 +341,14 @@ export class Messages {
   }
 
   private target(session: Session, tables: Tables, to: ActorAddress): number {
+    let number = tables.outAddresses.get(to)
+    if (number !== undefined) return number
     const key = targetKey(to)
-    let number = tables.outTargets.get(key)
+    number = tables.outTargets.get(key)
     if (number === undefined) {
       if (tables.outNames.length >= maxTargets) {
         tables.outTargets = new Map()
+        tables.outAddresses.clear()
         tables.outNames = []
         session.writer(1).byte(Op.ForgetTargets)
       }
@@ -275,6 +357,8 @@ export class Messages {
       tables.outNames.push(to.name)
       session.writer(3 * maxName).byte(Op.Target).text(to.kind).text(to.name).varint(to.placement).varint(to.epoch)
     }
+    if (tables.outAddresses.size >= maxTargets) tables.outAddresses.clear()
+    tables.outAddresses.set(to, number)
     return number
   }
 
@@ -325,7 +409,7 @@ export class Messages {
         const target = at(tables.inTargets, reader.varint())
         const tag = at(tables.inTags, reader.varint())
         const payload = reader.blob()
-        return this.onTell(session, target, tag, payload, reader.position - from)
+        return this.onTell(session, tables, target, tag, payload, reader.position - from)
       }
       case Op.Ask: {
         const target = at(tables.inTargets, reader.varint())
@@ -343,11 +427,14 @@ export class Messages {
         return true
       case Op.Cancel: {
         const number = reader.varint()
-        const fiber = tables.serving.get(number)
+        const serving = tables.serving.get(number)
         tables.serving.delete(number)
-        fiber?.interruptUnsafe()
+        if (serving !== undefined) giveUp(serving)
         return true
       }
+      case Op.Trace:
+        tables.trace = { traceId: reader.text(64), spanId: reader.text(64), sampled: reader.byte() === 1 }
+        return true
       case Op.Gone: {
         const kind = reader.text(maxName)
         const name = reader.text(maxName)
@@ -361,7 +448,9 @@ export class Messages {
   }
 
   /** The message as this node's own definition has it, or why it can't be. */
-  private decode({ address }: InTarget, { kind, tag }: InTag, payload: Uint8Array): Decoded {
+  private decode(tables: Tables, { address }: InTarget, { kind, tag }: InTag, payload: Uint8Array): Decoded {
+    const { trace } = tables
+    tables.trace = undefined
     const what = `${kind.name}.${tag}`
     const definition = this.options.kinds().get(kind.name)
     if (definition === undefined) return undeliverable("NoSuchActor", new ActorStopped({ name: address.name }))
@@ -371,7 +460,10 @@ export class Messages {
     if (message === undefined || (kind.mode === "exact" && !same)) return undeliverable("Undecodable", mismatch())
     try {
       const value = codecOf(message.payload, kind.mode).decode(payload)
-      return { _tag: "Decoded", message: { kind: definition, tag, payload: value }, definition: message }
+      const decoded = trace === undefined
+        ? { kind: definition, tag, payload: value }
+        : { kind: definition, tag, payload: value, trace }
+      return { _tag: "Decoded", message: decoded, definition: message }
     } catch (error) {
       // where the protocols differ, the difference is the reason
       return undeliverable("Undecodable", same ? new InvalidData({ what, reason: reasonOf(error) }) : mismatch())
@@ -382,15 +474,23 @@ export class Messages {
     this.options.publish({ _tag: "DeadLetter", to: target.address.name, kind: target.kind.name, message: tag, reason })
   }
 
-  private onTell(session: Session, target: InTarget, tag: InTag, payload: Uint8Array, bytes: number): boolean {
-    const decoded = this.decode(target, tag, payload)
+  private onTell(
+    session: Session,
+    tables: Tables,
+    target: InTarget,
+    tag: InTag,
+    payload: Uint8Array,
+    bytes: number
+  ): boolean {
+    const decoded = this.decode(tables, target, tag, payload)
     if (decoded._tag === "Undeliverable") {
       this.deadLetter(target, tag.tag, decoded.reason)
       if (decoded.reason === "NoSuchActor") this.gone(session, target)
       return true
     }
-    const fiber = this.options.runFork(this.options.delivery.tell(target.address, decoded.message))
-    const exit = fiber.pollUnsafe()
+    const { delivery, runFork } = this.options
+    const tried = delivery.tryTell?.(target.address, decoded.message)
+    if (tried !== undefined && Exit.isSuccess(tried)) return true
     const done = (exit: Exit.Exit<void, TellError>) => {
       if (Exit.isSuccess(exit)) return
       const error = Exit.findErrorOption(exit)
@@ -402,6 +502,12 @@ export class Messages {
       )
       if (stopped) this.gone(session, target)
     }
+    if (tried !== undefined) {
+      done(tried)
+      return true
+    }
+    const fiber = runFork(delivery.tell(target.address, decoded.message))
+    const exit = fiber.pollUnsafe()
     if (exit !== undefined) {
       done(exit)
       return true
@@ -435,15 +541,20 @@ export class Messages {
     if (tables.serving.has(number)) throw new Malformed("an ask came twice")
     const decoded = tables.serving.size >= maxServing
       ? undeliverable("MailboxOverflow", session.failure("NotSent", "too many unanswered asks"))
-      : this.decode(target, tag, payload)
+      : this.decode(tables, target, tag, payload)
     if (decoded._tag === "Undeliverable") {
       if (decoded.reason !== "NoSuchActor") this.deadLetter(target, tag.tag, decoded.reason)
       return this.refuse(session, number, decoded.error)
     }
     const { definition } = decoded
-    const fiber = this.options.runFork(this.options.delivery.ask(target.address, decoded.message, timeout))
+    const { delivery, runFork } = this.options
+    const serving: Serving = { over: false, forget: undefined }
+    tables.serving.set(number, serving)
     const answer = (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => {
-      if (session.over !== undefined) return
+      // the asker has given it up, or is gone
+      if (serving.over) return
+      serving.over = true
+      tables.serving.delete(number)
       if (Exit.isSuccess(exit)) return this.reply(session, number, target, definition, tag, exit.value)
       const error = Exit.findErrorOption(exit)
       this.refuse(
@@ -452,13 +563,13 @@ export class Messages {
         error._tag === "Some" ? error.value : new ActorStopped({ name: target.address.name })
       )
     }
+    serving.forget = delivery.tryAsk?.(target.address, decoded.message, timeout, answer)
+    if (serving.forget !== undefined) return
+    const fiber = runFork(delivery.ask(target.address, decoded.message, timeout))
+    serving.forget = () => fiber.interruptUnsafe()
     const exit = fiber.pollUnsafe()
-    if (exit !== undefined) return answer(exit)
-    tables.serving.set(number, fiber)
-    fiber.addObserver((exit) => {
-      // gone from the table: the asker has given it up
-      if (tables.serving.delete(number)) answer(exit)
-    })
+    if (exit !== undefined) answer(exit)
+    else fiber.addObserver(answer)
   }
 
   private reply(
@@ -508,10 +619,9 @@ export class Messages {
   }
 
   private onReply(tables: Tables, op: number, number: number, payload: Uint8Array): void {
-    const ask = tables.asks.get(number)
+    const ask = tables.asks.take(number)
     // too late: it has timed out or was given up
     if (ask === undefined) return
-    tables.asks.delete(number)
     this.options.timeouts.cancel(ask)
     try {
       ask.resume(
@@ -532,15 +642,13 @@ export class Messages {
 
   readonly onEnd = (session: Session): void => {
     const tables = this.tables(session)
-    const asks = [...tables.asks.values()]
-    tables.asks.clear()
-    for (const ask of asks) {
+    for (const ask of tables.asks.takeAll()) {
       this.options.timeouts.cancel(ask)
       ask.resume(Exit.fail(session.failure(ask.batch > session.leftBatch ? "NotSent" : "Unknown")))
     }
     const serving = [...tables.serving.values()]
     tables.serving.clear()
-    for (const fiber of serving) fiber.interruptUnsafe()
+    for (const one of serving) giveUp(one)
   }
 
   /** The messages of a batch that never left are dead letters; its asks have failed `NotSent` already. */
@@ -576,6 +684,11 @@ export class Messages {
           this.options.publish({ _tag: "DeadLetter", to, kind, message: tag, reason: "NodeLost" })
           break
         }
+        case Op.Trace:
+          reader.blob()
+          reader.blob()
+          reader.byte()
+          break
         case Op.Ask:
           for (let i = 0; i < 4; i++) reader.varint()
           reader.blob()

@@ -12,7 +12,7 @@ import type { SystemEvents } from "../../Actor/SystemEvents.ts"
 import { type RemotingSettings, secretsOf } from "../Settings.ts"
 import type { Connection, Transport } from "../Transport.ts"
 import * as Handshake from "./handshake.ts"
-import { Session, type SessionOptions } from "./session.ts"
+import { Buffers, Session, type SessionOptions } from "./session.ts"
 import { Malformed } from "./wire.ts"
 
 /** Connections that have not proved who they are yet; more are closed at once. */
@@ -37,7 +37,10 @@ export interface PeersOptions {
   readonly entropy: (bytes: number) => Uint8Array
   readonly publish: SystemEvents["Service"]["publish"]
   readonly runFork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
-  readonly lanes: Pick<SessionOptions, "onData" | "onControl" | "onEnd" | "onLost">
+  readonly lanes: Pick<SessionOptions, "onData" | "onControl" | "onEnd" | "onLost"> & {
+    /** the peer of that session has just been muted */
+    readonly onMute: (session: Session) => void
+  }
 }
 
 type Waiter = (exit: Exit.Exit<Session, NodeUnreachable>) => void
@@ -75,7 +78,10 @@ export class Peers {
   private readonly dialed = new Map<string, Session>()
   /** sessions that peers dialed, by the peer's node key */
   private readonly accepted = new Map<string, Session>()
+  private readonly byNode = new Map<object, Session>()
   private readonly shunned = new Set<string>()
+  private readonly muted = new Set<string>()
+  private readonly buffers = new Buffers()
   private handshakes = 0
   private sessions = 0
   private closing = false
@@ -106,8 +112,15 @@ export class Peers {
 
   /** The open session to that very incarnation, if there is one. */
   open(node: { readonly id: string; readonly incarnation: string }): Session | undefined {
-    const session = this.dialed.get(`${node.id}@${node.incarnation}`)
-    return session === undefined || session.over !== undefined ? undefined : session
+    // references hold the same address for long: no key is built for each message
+    let session = this.byNode.get(node)
+    if (session === undefined || session.over !== undefined) {
+      session = this.dialed.get(nodeKey(node))
+      if (session === undefined || session.over !== undefined) return undefined
+      if (this.byNode.size >= maxRemembered) this.byNode.clear()
+      this.byNode.set(node, session)
+    }
+    return session
   }
 
   private find(to: Destination): Session | undefined {
@@ -326,7 +339,7 @@ export class Peers {
     dialed: boolean
   ): Session {
     const { lanes, settings } = this.options
-    return new Session({
+    const session = new Session({
       ...lanes,
       connection,
       self,
@@ -334,14 +347,18 @@ export class Peers {
       dialed,
       number: ++this.sessions,
       outboxBytes: settings.outboxBytes,
+      buffers: this.buffers,
       now: () => this.now(),
       onEnd: (session) => {
+        this.byNode.clear()
         for (const outbound of this.outbound.values()) if (outbound.session === session) outbound.session = undefined
         const sessions = dialed ? this.dialed : this.accepted
         if (sessions.get(nodeKey(peer)) === session) sessions.delete(nodeKey(peer))
         lanes.onEnd(session)
       }
     })
+    session.muted = this.isMuted(peer)
+    return session
   }
 
   // ---- life --------------------------------------------------------------------------------------------------------------
@@ -357,6 +374,22 @@ export class Peers {
       for (const session of this.accepted.values()) session.beat(now, interval * 2, patience)
     }).pipe(Effect.repeat(Schedule.spaced(interval)), Effect.asVoid)
   })
+
+  /** Nothing that the message lane carries goes to that node or is taken from it any more; asks under way end. */
+  mute(node: { readonly id: string; readonly incarnation: string }): void {
+    const key = nodeKey(node)
+    this.muted.add(key)
+    if (this.muted.size > maxRemembered) this.muted.delete(this.muted.values().next().value!)
+    for (const session of [this.dialed.get(key), this.accepted.get(key)]) {
+      if (session === undefined) continue
+      session.muted = true
+      this.options.lanes.onMute(session)
+    }
+  }
+
+  isMuted(node: { readonly id: string; readonly incarnation: string }): boolean {
+    return this.muted.size > 0 && this.muted.has(nodeKey(node))
+  }
 
   shun(node: { readonly id: string; readonly incarnation: string }): void {
     const key = nodeKey(node)

@@ -13,6 +13,21 @@ import { Malformed, Reader, Writer } from "./wire.ts"
 
 /** A batch is sealed when it is above this, in bytes. */
 const batchBytes = 64 * 1024
+/** Bytes left free in front of a batch, for the transport to put its header there instead of copying. */
+export const frontBytes = 8
+/** Capacity of a batch's buffer, in bytes: mostly the message that fills it still fits. */
+const bufferBytes = batchBytes + 8 * 1024
+
+/** Buffers of batches that have left, for all sessions of a node: an idle session holds none. */
+export class Buffers {
+  private readonly free: Array<Uint8Array> = []
+  take(): Uint8Array {
+    return this.free.pop() ?? new Uint8Array(bufferBytes)
+  }
+  give(buffer: Uint8Array): void {
+    if (buffer.length === bufferBytes && this.free.length < 16) this.free.push(buffer)
+  }
+}
 
 export interface SessionOptions {
   readonly connection: Connection
@@ -29,6 +44,7 @@ export interface SessionOptions {
   readonly onData: (session: Session, reader: Reader) => void
   readonly onControl: (session: Session, reader: Reader) => void
   readonly onEnd: (session: Session) => void
+  readonly buffers: Buffers
   /** a batch that never left, for the dead letters in it */
   readonly onLost: (session: Session, batch: Uint8Array) => void
 }
@@ -40,13 +56,17 @@ export class Session {
   /** the peer's kinds, by name; replaced when it registers more */
   kinds: ReadonlyMap<string, string>
   over: string | undefined
+  /** no message goes out or is taken any more, only calls */
+  muted = false
   /** milliseconds of the last word from the peer */
   heard: number
   /** milliseconds of the last question for a sign of life */
   private asked: number | undefined
   private control: Array<Uint8Array> = []
-  private open = new Writer(1024)
+  private open: Writer | undefined
   private sealed: Array<Uint8Array> = []
+  /** buffers that the transport has until nothing is unsent */
+  private lent: Array<Uint8Array> = []
   private queuedBytes = 0
   /** batches sealed or open so far, and handed to the transport so far: what is above the second certainly did not leave */
   batch = 1
@@ -56,8 +76,9 @@ export class Session {
   private unsettled = 0
   private readonly waiting = new Set<() => void>()
   private flushing = false
-  /** attachments of the two lanes */
-  readonly lanes = new Map<unknown, unknown>()
+  /** what the two lanes keep about this session */
+  data: unknown
+  calls: unknown
 
   constructor(options: SessionOptions) {
     this.options = options
@@ -66,14 +87,17 @@ export class Session {
     this.kinds = options.peer.kinds
     this.heard = options.now()
     this.credit = options.peer.windowBytes
-    this.connection.onIdle(() => this.flush())
+    this.connection.onIdle(() => this.idle())
   }
 
   get maxMessageBytes(): number {
     return Math.min(this.peer.maxFrameBytes, this.options.self.maxFrameBytes) - 1
   }
 
-  failure(outcome: "NotSent" | "Unknown", reason = this.over ?? "the connection is over"): NodeUnreachable {
+  failure(
+    outcome: "NotSent" | "Unknown",
+    reason = this.over ?? (this.muted ? "its lease is closed" : "the connection is over")
+  ): NodeUnreachable {
     return new NodeUnreachable({ node: `${this.peer.host}:${this.peer.port}`, outcome, reason })
   }
 
@@ -94,7 +118,7 @@ export class Session {
   }
 
   get hasRoom(): boolean {
-    return this.queuedBytes + this.open.length <= this.options.outboxBytes
+    return this.queuedBytes + (this.open === undefined ? 0 : this.open.length) <= this.options.outboxBytes
   }
 
   /** Called once when there is room again, or the session is over. Returns how to stop. */
@@ -105,21 +129,35 @@ export class Session {
 
   /** Where the next message of at most `bytes` is written; `wrote` must follow. */
   writer(bytes: number): Writer {
-    if (this.open.length > 0 && this.open.length + bytes > this.maxMessageBytes) this.seal()
-    if (this.open.length === 0) this.open.byte(FrameType.Data)
+    if (this.open !== undefined && this.open.length - frontBytes + bytes > this.maxMessageBytes) this.seal()
+    if (this.open === undefined) {
+      this.open = new Writer(this.options.buffers.take())
+      this.open.length = frontBytes
+      this.open.byte(FrameType.Data)
+    }
     return this.open
   }
 
   wrote(): void {
-    if (this.open.length >= batchBytes) this.seal()
+    if (this.open !== undefined && this.open.length >= batchBytes) this.seal()
     if (this.connection.unsent() === 0) this.flush()
   }
 
   private seal(): void {
-    const batch = this.open.take()
+    const batch = this.open!.buffer.subarray(frontBytes, this.open!.length)
+    this.open = undefined
     this.queuedBytes += batch.length
     this.sealed.push(batch)
     this.batch++
+  }
+
+  /** The transport has nothing of ours any more. */
+  private idle(): void {
+    if (this.connection.unsent() === 0) {
+      for (const buffer of this.lent) this.options.buffers.give(buffer)
+      this.lent = []
+    }
+    this.flush()
   }
 
   private flush(): void {
@@ -127,16 +165,20 @@ export class Session {
     this.flushing = true
     const { connection } = this
     while (this.control.length > 0) connection.offer(this.control.shift()!)
-    while (this.credit > 0 && connection.unsent() < batchBytes && (this.sealed.length > 0 || this.open.length > 0)) {
+    while (this.credit > 0 && connection.unsent() < batchBytes && (this.sealed.length > 0 || this.open !== undefined)) {
       if (this.sealed.length === 0) this.seal()
-      const batch = this.sealed.shift()!
-      this.queuedBytes -= batch.length
-      this.credit -= batch.length
-      this.leftBatch++
-      connection.offer(batch)
+      this.offer(this.sealed.shift()!)
     }
     this.flushing = false
     if (this.waiting.size > 0 && this.hasRoom) this.wakeWaiting()
+  }
+
+  private offer(batch: Uint8Array): void {
+    this.queuedBytes -= batch.length
+    this.credit -= batch.length
+    this.leftBatch++
+    this.connection.offer(batch, frontBytes)
+    this.lent.push(new Uint8Array(batch.buffer))
   }
 
   private wakeWaiting(): void {
@@ -172,7 +214,7 @@ export class Session {
           if (this.unsettled > this.options.self.windowBytes + this.options.self.maxFrameBytes) {
             throw new Malformed("more than the window")
           }
-          return this.options.onData(this, reader)
+          return this.muted ? this.settled(frame.length) : this.options.onData(this, reader)
         case FrameType.Control:
           return this.options.onControl(this, reader)
         case FrameType.Ping:
@@ -227,7 +269,7 @@ export class Session {
     if (this.over !== undefined) return
     this.over = reason
     Effect.runSync(this.connection.close)
-    if (this.open.length > 0) this.seal()
+    if (this.open !== undefined) this.seal()
     const lost = this.sealed
     this.sealed = []
     this.options.onEnd(this)
@@ -243,13 +285,8 @@ export class Session {
   readonly close: Effect.Effect<void> = Effect.sync(() => {
     if (this.over !== undefined) return
     while (this.control.length > 0) this.connection.offer(this.control.shift()!)
-    if (this.open.length > 0) this.seal()
-    while (this.sealed.length > 0 && this.credit > 0) {
-      const batch = this.sealed.shift()!
-      this.credit -= batch.length
-      this.leftBatch++
-      this.connection.offer(batch)
-    }
+    if (this.open !== undefined) this.seal()
+    while (this.sealed.length > 0 && this.credit > 0) this.offer(this.sealed.shift()!)
     this.endUnsafe("closed by this side")
   })
 }

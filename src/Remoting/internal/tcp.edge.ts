@@ -28,6 +28,13 @@ const lingerMillis = 5000
 const isLoopbackAddress = (address: string | undefined): boolean =>
   address !== undefined && (address === "::1" || /^(::ffff:)?127\./.test(address))
 
+const writeHeader = (bytes: Uint8Array, length: number): void => {
+  bytes[0] = length >>> 24
+  bytes[1] = length >>> 16
+  bytes[2] = length >>> 8
+  bytes[3] = length
+}
+
 class SocketConnection implements Connection {
   readonly peer: string
   readonly loopback: boolean
@@ -109,15 +116,19 @@ class SocketConnection implements Connection {
     this.listener?.()
   }
 
-  readonly offer = (frame: Uint8Array): boolean => {
-    if (this.over !== undefined || frame.length === 0 || frame.length > this.options.maxFrameBytes) return false
-    const header = new Uint8Array(headerBytes)
+  readonly offer = (frame: Uint8Array, front = 0): boolean => {
     const { length } = frame
-    header[0] = length >>> 24
-    header[1] = length >>> 16
-    header[2] = length >>> 8
-    header[3] = length
-    this.pending.push(header, frame)
+    if (this.over !== undefined || length === 0 || length > this.options.maxFrameBytes) return false
+    if (front >= headerBytes) {
+      // the header goes in front of the frame, in the same buffer
+      const framed = new Uint8Array(frame.buffer, frame.byteOffset - headerBytes, headerBytes + length)
+      writeHeader(framed, length)
+      this.pending.push(framed)
+    } else {
+      const header = new Uint8Array(headerBytes)
+      writeHeader(header, length)
+      this.pending.push(header, frame)
+    }
     this.pendingLength += headerBytes + length
     if (this.writing === 0) this.write()
     return true
@@ -128,14 +139,14 @@ class SocketConnection implements Connection {
     this.writing = pendingLength
     this.pending = []
     this.pendingLength = 0
-    if (pendingLength <= joinBytes) {
-      socket.write(Buffer.concat(pending, pendingLength), this.written)
-      return
+    if (pending.length === 1) socket.write(pending[0]!, this.written)
+    else if (pendingLength <= joinBytes) socket.write(Buffer.concat(pending, pendingLength), this.written)
+    else {
+      socket.cork()
+      for (let i = 0; i < pending.length - 1; i++) socket.write(pending[i]!)
+      socket.write(pending[pending.length - 1]!, this.written)
+      socket.uncork()
     }
-    socket.cork()
-    for (let i = 0; i < pending.length - 1; i++) socket.write(pending[i]!)
-    socket.write(pending[pending.length - 1]!, this.written)
-    socket.uncork()
   }
 
   private readonly written = (): void => {

@@ -16,8 +16,9 @@ export class Writer {
   buffer: Uint8Array
   length = 0
 
-  constructor(capacity = 256) {
-    this.buffer = new Uint8Array(capacity)
+  /** with a buffer to write into, which is replaced when it is too small */
+  constructor(buffer: Uint8Array | number = 256) {
+    this.buffer = typeof buffer === "number" ? new Uint8Array(buffer) : buffer
   }
 
   ensure(more: number): void {
@@ -36,10 +37,18 @@ export class Writer {
 
   varint(value: number): this {
     this.ensure(8)
+    if (value < 0x80) {
+      this.buffer[this.length++] = value
+      return this
+    }
     let rest = value
-    while (rest >= 0x80) {
+    while (rest > 0x7fffffff) {
       this.buffer[this.length++] = (rest % 0x80) | 0x80
       rest = Math.floor(rest / 0x80)
+    }
+    while (rest >= 0x80) {
+      this.buffer[this.length++] = (rest & 0x7f) | 0x80
+      rest >>>= 7
     }
     this.buffer[this.length++] = rest
     return this
@@ -88,6 +97,9 @@ export class Reader {
   }
 
   varint(): number {
+    const first = this.byte()
+    if (first < 0x80) return first
+    this.position--
     let value = 0
     let scale = 1
     for (let i = 0; i < 8; i++) {

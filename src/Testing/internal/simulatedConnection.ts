@@ -188,7 +188,8 @@ export class End {
     const { maxFrameBytes, outboxBytes } = this.options
     const offer = (frame: Uint8Array): boolean => {
       if (this.over !== undefined || frame.length > maxFrameBytes || frame.length === 0) return false
-      this.outgoing.push(frame)
+      // the sender gets its bytes back before they arrive
+      this.outgoing.push(frame.slice())
       return true
     }
     const send: Connection["send"] = (frame) =>
