@@ -80,6 +80,11 @@ export interface BehaviorOptions<Tag extends string = string> {
   readonly trace?: boolean | undefined
   /** take the time of each handler for the metric `troupe_handling_milliseconds`; default false */
   readonly measure?: boolean | undefined
+  /**
+   * check payloads that come from this node as well, and refuse what does not fit as `InvalidData`; default false, because the
+   * compiler has checked them. What comes from other nodes always is.
+   */
+  readonly validate?: boolean | undefined
 }
 
 /** A kind of actor: its name, its protocol `Rpcs`, its props. */
@@ -150,7 +155,8 @@ const cellOptions = (options: BehaviorOptions, streams: ReadonlyArray<string>): 
     streams: streams.length === 0 ? undefined : streams,
     annotateLogs: options.annotateLogs ?? true,
     trace: options.trace ?? false,
-    measure: options.measure ?? false
+    measure: options.measure ?? false,
+    validate: options.validate ?? false
   }
 }
 

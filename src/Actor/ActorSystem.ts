@@ -127,10 +127,12 @@ export class ActorSystem extends Context.Service<ActorSystem, {
   ) => Effect.Effect<boolean, Exclude<LookupError, { readonly _tag: "ActorNotFound" | "KindMismatch" }>>
   /**
    * Stops the actor where the reference last found it: the message in hand is finished, the rest become dead letters, and its
-   * finalizers have run when this returns. With `drain` what waits now is handled first, for at most that long. Idempotent.
+   * finalizers have run when this returns. With `drain` what waits now is handled first, for at most that long; with `now` the
+   * message in hand is interrupted at once (on this node; elsewhere it has its kind's grace). Idempotent.
    */
   readonly stop: (ref: ActorRef, options?: {
     readonly drain?: Duration.Input | undefined
+    readonly now?: boolean | undefined
   }) => Effect.Effect<void, StopError>
   /** Makes the actor keep its mailbox and handle nothing, once the messages before this are handled. Idempotent. */
   readonly suspend: (ref: ActorRef) => Effect.Effect<void, AskError>
@@ -227,7 +229,10 @@ export const make = Effect.gen(function*() {
         Effect.catchTag(["ActorNotFound", "KindMismatch"], () => Effect.succeed(false))
       ),
     stop: (ref, options = {}) => {
-      const stop = Effect.suspend(() => placement.stop(ref.address))
+      const stop = Effect.suspend(() => {
+        if (options.now === true) (ref as Ref).cell?.stop("Stopped", { now: true })
+        return placement.stop(ref.address)
+      })
       return options.drain === undefined
         ? stop
         // Whether or not all of it was handled in time, it stops.

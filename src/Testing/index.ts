@@ -2,3 +2,4 @@
 export * as ControlPlaneContract from "./ControlPlaneContract.ts"
 export * as SimulatedNetwork from "./SimulatedNetwork.ts"
 export * as Simulation from "./Simulation.ts"
+export * as TestKit from "./TestKit.ts"

@@ -1,6 +1,6 @@
 // The life of an actor on one node: start, handling, failure, restart, end.
 import { assert, describe, it } from "@effect/vitest"
-import { Actor, ActorContext, ActorHost, ActorSystem, SystemEvents } from "effect-troupe/Actor"
+import { Actor, ActorContext, ActorHost, ActorSystem, Delivery, SystemEvents } from "effect-troupe/Actor"
 import { Cause, Deferred, Effect, Exit, Fiber, Layer, Queue, Ref, Schema, Stream } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
@@ -278,6 +278,69 @@ describe("the end", () => {
         }),
       { stopGrace: "2 seconds" }
     ))
+
+  it.effect("stop with drain handles what waits first, for as long as it may", () =>
+    run((system, log) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Worker, "w", { props })
+        for (const millis of [10, 20, 30]) yield* ref.tell.Sleep({ millis })
+        const stopping = yield* Effect.forkChild(system.stop(ref, { drain: "1 minute" }), { startImmediately: true })
+        yield* TestClock.adjust("60 millis")
+        yield* Fiber.join(stopping)
+        assert.deepStrictEqual(log, [
+          "start",
+          "sleep 10",
+          "woke 10",
+          "sleep 20",
+          "woke 20",
+          "sleep 30",
+          "woke 30",
+          "end"
+        ])
+        const again = yield* system.spawn(Worker, "w", { props })
+        for (const millis of [10, 20, 30]) yield* again.tell.Sleep({ millis })
+        const hurried = yield* Effect.forkChild(system.stop(again, { drain: "15 millis" }), { startImmediately: true })
+        yield* TestClock.adjust("60 millis")
+        yield* Fiber.join(hurried)
+        assert.deepStrictEqual(log.slice(8), ["start", "sleep 10", "woke 10", "sleep 20", "woke 20", "end"])
+      })
+    ))
+
+  it.effect("stop with now interrupts the message in hand", () =>
+    run((system, log) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Worker, "w", { props })
+        yield* ref.tell.Sleep({ millis: 1000 })
+        yield* settle
+        yield* system.stop(ref, { now: true })
+        assert.deepStrictEqual(log, ["start", "sleep 1000", "end"])
+      })
+    ))
+
+  it.effect("bad input: a tag that the protocol has not, and a payload that does not fit, are refused and kill nobody", () =>
+    Effect.gen(function*() {
+      const Strict = Actor.make("Strict", {
+        protocol: [Rpc.make("Add", { payload: { n: Schema.Int }, success: Schema.Int })]
+      })
+      const live = Strict.toLayer(Effect.succeed(Strict.of({ Add: ({ n }) => Effect.succeed(n + 1) })), {
+        validate: true
+      })
+      yield* Effect.gen(function*() {
+        const system = yield* ActorSystem.ActorSystem
+        const delivery = yield* Delivery.Delivery
+        const seen = yield* watchEvents
+        const ref = yield* system.spawn(Strict, "s")
+        const wrong = yield* Effect.flip(ref.ask.Add({ n: "1" as unknown as number }))
+        assert.strictEqual(wrong._tag === "InvalidData" && wrong.what, "Strict.Add")
+        const message = { kind: Strict.definition, tag: "Subtract", payload: undefined }
+        const unknown = yield* Effect.flip(delivery.ask(ref.address, message, 1000))
+        assert.strictEqual(unknown._tag === "InvalidData" && unknown.what, "Strict.Subtract")
+        yield* delivery.tell(ref.address, message)
+        assert.strictEqual(yield* ref.ask.Add({ n: 1 }), 2)
+        yield* settle
+        assert.deepStrictEqual(seen.map((event) => event._tag), ["ActorStarted", "DeadLetter", "DeadLetter"])
+      }).pipe(Effect.provide(live.pipe(Layer.provideMerge(layerLocal))))
+    }))
 
   it.effect("an actor may stop itself, and answers the message in hand first", () =>
     run((system, log) =>

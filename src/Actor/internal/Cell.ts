@@ -230,17 +230,23 @@ export class Cell implements HostedActor {
     const host = registration.host
     const worker = this.worker = host.lend()
     const handled = worker.turn(this, limit)
-    registration.counts.handled += handled
-    if (!registration.counts.dirty) host.counted(registration)
     if (worker.fiber === undefined) {
       this.worker = undefined
       host.giveBack(worker)
     } else if (worker.detached) this.worker = undefined
+    this.tally(handled)
+    this.settle()
+    return handled
+  }
+
+  /** So many messages more: for metrics, passivation and the receive timeout. */
+  tally(handled: number): void {
+    const { counts, host } = this.registration
+    counts.handled += handled
+    if (!counts.dirty) host.counted(this.registration)
     if (this.idleness !== undefined) this.idleness.touch(handled)
     const extras = this.extras
     if (extras !== undefined && extras.receiveTimeout !== undefined) this.armReceiveTimeout(extras)
-    this.settle()
-    return handled
   }
 
   /** After a turn or a fiber's end: to the queue again, to rest, or on with stopping and restarting. */
@@ -283,19 +289,18 @@ export class Cell implements HostedActor {
     const died = cause.reasons.find((reason) => reason._tag === "Die")
     if (died !== undefined && died.defect instanceof Forwarded) return envelope.refuse(died.defect.error)
     const over = this.status >= Status.Stopping || (worker.detached && !this.extras!.detached.has(worker))
-    const late = worker.detached && worker.deadline !== undefined && worker.deadline.list === undefined
     envelope.refuse(
       new HandlerFailed({
         name: this.spec.name,
         request: envelope.tag,
-        reason: late
+        reason: worker.late
           ? "it took longer than reentrancy allows"
           : over
           ? "the actor was stopped or restarted while it handled the message"
           : reasonOf(cause)
       })
     )
-    if (!over && !late) this.failed(cause)
+    if (!over && !worker.late) this.failed(cause)
   }
 
   // ---- reentrancy ------------------------------------------------------------------------------------------------------

@@ -94,19 +94,7 @@ export class ContextOfCell implements Api {
         const key = `${ref.kind.name}/${ref.name}`
         const watches = cell.more.watching ??= new Map<string, () => void>()
         watches.get(key)?.()
-        const end = () => {
-          forget()
-          cell.signal(bound(onTerminated({ kind: ref.kind.name, name: ref.name, address: ref.address }), context))
-        }
         let release = () => {}
-        const follow = () => release = followEnd(cell, ref, end)
-        const here = watchHere(cell.host, ref, (reason) => {
-          // Withdrawn or replaced here, it may live on elsewhere.
-          if (reason === "Withdrawn" || reason === "Replaced") follow()
-          else end()
-        })
-        if (here === undefined) follow()
-        else release = here
         const forget = () => {
           release()
           watches.delete(key)
@@ -114,6 +102,22 @@ export class ContextOfCell implements Api {
         }
         watches.set(key, forget)
         cell.more.undo.add(forget)
+        const end = () => {
+          // Unwatched on the way.
+          if (watches.get(key) !== forget) return
+          forget()
+          cell.signal(bound(onTerminated({ kind: ref.kind.name, name: ref.name, address: ref.address }), context))
+        }
+        const follow = () => {
+          release = followEnd(cell, ref, end)
+        }
+        const here = watchHere(cell.host, ref, (reason) => {
+          // Withdrawn or replaced here, it may live on elsewhere.
+          if (reason === "Withdrawn" || reason === "Replaced") follow()
+          else end()
+        })
+        if (here === undefined) follow()
+        else release = here
       })
     )
   }

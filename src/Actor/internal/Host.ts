@@ -50,6 +50,8 @@ export interface CellOptions {
   readonly trace: boolean
   /** the time of each handler */
   readonly measure: boolean
+  /** payloads checked on this node too */
+  readonly validate: boolean
 }
 
 /** Plain numbers, because they change with each message; metrics are made of them now and then. */

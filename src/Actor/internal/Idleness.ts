@@ -89,7 +89,8 @@ export class Idleness extends Deadline {
 
   touch(handled: number): void {
     if (!this.armed) return
-    this.lastTurn = this.cell.host.queue.turnedAt
+    const { queue, timeouts } = this.cell.host
+    this.lastTurn = queue.running ? queue.turnedAt : timeouts.now()
     this.handled += handled
     const { cap, recent } = this.passivation
     if (cap === Infinity) return

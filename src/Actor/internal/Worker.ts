@@ -21,13 +21,17 @@ export class Worker {
   detached = false
   /** of a detached message */
   deadline: Deadline | undefined = undefined
+  /** the deadline has interrupted it */
+  late = false
   private upcoming: Effect.Effect<unknown, unknown> | undefined = undefined
   private left = 0
+  /** of `left`, what has not been told to the cell's counts */
+  private untold = 0
 
   /** Handles up to `limit` messages; how many it began. */
   turn(cell: Cell, limit: number): number {
     this.cell = cell
-    this.left = limit
+    this.left = this.untold = limit
     this.running = true
     const effect = this.next(cell)
     if (effect !== undefined) {
@@ -45,7 +49,14 @@ export class Worker {
       } else this.completed(cell, exit)
     }
     this.running = false
-    return limit - this.left
+    return this.begun()
+  }
+
+  /** Messages begun since it was last asked. */
+  private begun(): number {
+    const begun = this.untold - this.left
+    this.untold = this.left
+    return begun
   }
 
   /** Handles what completes without a fiber; the first effect that needs one, else undefined. */
@@ -116,6 +127,7 @@ export class Worker {
     const cell = this.cell!
     const host = cell.registration.host
     this.fiber = undefined
+    this.late = this.deadline !== undefined && this.deadline.list === undefined
     if (this.deadline !== undefined) host.timeouts.cancel(this.deadline)
     this.deadline = undefined
     if (this.detached) {
@@ -131,6 +143,7 @@ export class Worker {
     this.completed(cell, exit)
     this.running = false
     cell.worker = undefined
+    cell.tally(this.begun())
     host.giveBack(this)
     cell.settle()
   }

@@ -1,7 +1,9 @@
-/** Handlers with a span, or with their time taken: for kinds that ask for it. */
-import { Effect, Metric } from "effect"
+/** Handlers with a span, with their time taken, with their payload checked: for kinds that ask for it. */
+import { Effect, Metric, Schema } from "effect"
 import * as ActorMetrics from "../ActorMetrics.ts"
+import { InvalidData } from "../errors.ts"
 import type { Cell, HandlerTable } from "./Cell.ts"
+import { Forwarded } from "./Envelope.ts"
 
 type Handler = HandlerTable[string]
 
@@ -31,12 +33,25 @@ const measured = (cell: Cell, handler: Handler): Handler => {
   }
 }
 
+/** Refuses a payload that does not fit its schema, before the handler sees it. */
+const validated = (cell: Cell, tag: string, handler: Handler): Handler => {
+  const message = cell.registration.definition.messages.get(tag)
+  if (message === undefined) return handler
+  const fits = Schema.is(message.payload as Schema.Schema<unknown>)
+  const what = `${cell.spec.kind}.${tag}`
+  return (payload) =>
+    fits(payload)
+      ? handler(payload)
+      : Effect.die(new Forwarded(new InvalidData({ what, reason: "the payload does not fit its schema" })))
+}
+
 export const observedHandlers = (cell: Cell, handlers: HandlerTable): HandlerTable => {
-  const { measure, streams, trace } = cell.registration.options
-  if (!measure && !trace) return handlers
+  const { measure, streams, trace, validate } = cell.registration.options
+  if (!measure && !trace && !validate) return handlers
   const table: Record<string, Handler> = {}
   for (const tag of Object.keys(handlers)) {
     let handler = handlers[tag]!
+    if (validate) handler = validated(cell, tag, handler)
     // A stream's handler makes a description; what runs of it is its asker's to measure.
     if (streams === undefined || !streams.includes(tag)) {
       if (measure) handler = measured(cell, handler)
