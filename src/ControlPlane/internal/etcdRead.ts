@@ -188,7 +188,7 @@ export const watchRange = (
         )
       )
     })
-    yield* attempt.pipe(
+    return yield* attempt.pipe(
       Effect.retry(
         Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(Schedule.jittered)
       ),

@@ -264,7 +264,7 @@ export const watchBucket = (
       Effect.andThen(link.connected),
       Effect.andThen(watchSession(link, bucket, prefix, memory, sink, report))
     )
-    yield* Effect.scoped(session).pipe(
+    return yield* Effect.scoped(session).pipe(
       Effect.tapError((failure) =>
         Effect.andThen(
           Effect.sync(() => sink.lost(failure.reason)),

@@ -340,7 +340,7 @@ export class Calls {
         disableFatalDefects: true
       })
       for (const [tag, rpc] of group.requests) {
-        if (this.served.has(tag)) yield* Effect.die(new Error(`rpc ${tag} is served already`))
+        if (this.served.has(tag)) return yield* Effect.die(new Error(`rpc ${tag} is served already`))
         this.served.set(tag, {
           rpc: rpc as unknown as AnyRpc,
           write: (client, message) => server.write(client, message as never),
