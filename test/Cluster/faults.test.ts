@@ -109,6 +109,27 @@ describe("A cluster under faults", () => {
       assert.isTrue(yield* c!.cluster.isLeader)
     }))
 
+  it.effect("two thousand names of a crashed member run again within a lease, its margin and two seconds (I-11)", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld()
+      const [a, b, c] = yield* world.startAll(["a", "b", "c"])
+      const names = Array.from({ length: 2_000 }, (_, index) => `n-${index}`)
+      yield* drive(Effect.forEach(
+        names,
+        (name) => a!.system.spawnOn(Counter, name, { on: "b", props: { from: 0 } }),
+        { concurrency: 100, discard: true }
+      ))
+      // two milliseconds a call, there and back
+      world.net.before = () => Effect.sleep("1 millis")
+      world.net.after = () => Effect.sleep("1 millis")
+      yield* b!.crash
+      yield* TestClock.adjust("12500 millis")
+      const missing = names.filter((name) => hosts([a!, c!], name).length !== 1)
+      assert.deepStrictEqual(missing, [])
+      const completed = [a!, c!].flatMap((member) => eventsOf(member, "RelocationCompleted"))
+      assert.strictEqual(completed.reduce((sum, event) => sum + ("actors" in event ? event.actors : 0), 0), 2_000)
+    }))
+
   it.effect("all members killed at once and started again: every name runs again", () =>
     Effect.gen(function*() {
       const world = yield* makeWorld()
