@@ -10,10 +10,10 @@ import type * as Grpc from "@grpc/grpc-js"
 import type * as ProtoLoader from "@grpc/proto-loader"
 import { Data, Effect, Redacted, Semaphore } from "effect"
 import type { Scope } from "effect"
-import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import { SettingInvalid } from "../../Actor/errors.ts"
+import { readPem } from "./pem.edge.ts"
 
 // The gRPC that `etcd3` itself depends on; a second copy beside it would not know its channels.
 const etcd3 = createRequire(import.meta.url).resolve("etcd3")
@@ -125,10 +125,7 @@ export interface LinkOptions {
 const invalid = (setting: string, reason: string) => new SettingInvalid({ setting: `etcd.${setting}`, reason })
 
 const readable = (setting: string, file: string | undefined): Effect.Effect<Buffer | undefined, SettingInvalid> =>
-  file === undefined ? Effect.undefined : Effect.try({
-    try: () => readFileSync(file),
-    catch: (error) => invalid(setting, error instanceof Error ? error.message : String(error))
-  })
+  Effect.map(readPem("etcd", setting, file), (text) => text === undefined ? undefined : Buffer.from(text))
 
 const address = (endpoint: string): { readonly secure: boolean; readonly target: string } | undefined => {
   const parts = /^(?:(https?):\/\/)?((?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5}))\/?$/.exec(endpoint)
@@ -288,11 +285,18 @@ export const openLink = Effect.fnUntraced(
         const channel = endpoint.base.getChannel()
         if (channel.getConnectivityState(true) === grpc.connectivityState.READY) return Effect.void
         const failed = new EtcdFailure({ kind: "NotSent", reason: `no connection to etcd ${endpoint.target}` })
+        const end = Date.now() + timeoutMillis
         return Effect.callback<void, EtcdFailure>((resume) => {
-          endpoint.base.waitForReady(
-            Date.now() + timeoutMillis,
-            (error) => resume(error === undefined ? Effect.void : Effect.fail(failed))
-          )
+          const look = (): void => {
+            const state = channel.getConnectivityState(true)
+            // refused: the call itself fails at once then, unsent, and says why
+            if (state === grpc.connectivityState.READY || state === grpc.connectivityState.TRANSIENT_FAILURE) {
+              return resume(Effect.void)
+            }
+            if (state === grpc.connectivityState.SHUTDOWN) return resume(Effect.fail(failed))
+            channel.watchConnectivityState(state, end, (error) => error ? resume(Effect.fail(failed)) : look())
+          }
+          look()
         }).pipe(
           // The client itself waits twenty seconds for a connection that opens and then stays mute.
           Effect.timeoutOrElse({ duration: timeoutMillis + 50, orElse: () => Effect.fail(failed) }),

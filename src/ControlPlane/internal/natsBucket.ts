@@ -49,7 +49,8 @@ export const codes = {
   messageNotFound: 10037,
   wrongLastSequence: 10071,
   wrongLastSequenceConstant: 10164,
-  messageTooLarge: 10054
+  messageTooLarge: 10054,
+  replicasNeedCluster: 10074
 } as const
 
 export interface Reply {
@@ -236,7 +237,7 @@ export const ensureBucket = Effect.fnUntraced(function*(
     }
   }
   if (found.error !== undefined) {
-    const impossible = found.error.code === 400
+    const impossible = found.error.err_code === codes.replicasNeedCluster
     return yield* impossible
       ? new SettingInvalid({ setting: "nats.replicas", reason: `bucket ${bucket.name}: ${found.error.description}` })
       : unavailable(found.error.description)

@@ -20,8 +20,8 @@ import {
 import type { Msg, NatsConnection, NodeConnectionOptions } from "@nats-io/transport-node"
 import { Data, Deferred, Duration, Effect, Latch, Redacted, Schedule, Stream } from "effect"
 import type { Scope } from "effect"
-import { readFileSync } from "node:fs"
 import { AuthenticationFailed, SettingInvalid, StoreUnavailable } from "../../Actor/errors.ts"
+import { readPem } from "./pem.edge.ts"
 
 /**
  * How a request ended without an answer. `NotSent`: nothing left this process. `NoResponders`: the server says that nobody took
@@ -81,11 +81,7 @@ export interface LinkOptions {
 /** the setting that a bad file or address belongs to */
 const invalid = (setting: string, reason: string) => new SettingInvalid({ setting: `nats.${setting}`, reason })
 
-const readable = (setting: string, file: string | undefined): Effect.Effect<string | undefined, SettingInvalid> =>
-  file === undefined ? Effect.undefined : Effect.try({
-    try: () => readFileSync(file, "utf8"),
-    catch: (error) => invalid(setting, error instanceof Error ? error.message : String(error))
-  })
+const readable = (setting: string, file: string | undefined) => readPem("nats", setting, file)
 
 /** undefined: an address that can be dialled */
 const addressProblem = (server: string): string | undefined => {

@@ -1,0 +1,21 @@
+// A program that opens a store, watches, writes, closes it and has nothing else to do: it must end by itself. Arguments: backend, address.
+import { Effect, Stream } from "effect"
+
+const [backend, address] = process.argv.slice(2)
+const open = backend === "nats"
+  ? Effect.flatMap(
+    Effect.promise(() => import("../../../src/ControlPlane/ControlStoreNats.ts")),
+    (store) => store.make({ servers: [address!] })
+  )
+  : Effect.flatMap(
+    Effect.promise(() => import("../../../src/ControlPlane/ControlStoreEtcd.ts")),
+    (store) => store.make({ endpoints: [address!] })
+  )
+
+await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
+  const store = yield* open
+  yield* Effect.forkScoped(Stream.runDrain(store.watch("")))
+  yield* store.create("program/key", "1")
+  yield* Effect.sleep("200 millis")
+})))
+console.log("closed")
