@@ -49,6 +49,7 @@ const fakeRemoting = (wire: Wire, self: NodeAddress): Remoting["Service"] => {
         }
         return handler(payload, {})
       }),
+    mute: () => Effect.void,
     shun: () => Effect.void,
     connected: Effect.succeed([])
   }

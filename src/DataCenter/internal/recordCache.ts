@@ -48,6 +48,14 @@ const cached = (record: DataCenterRecord, since: number): CachedRecord => ({
   since
 })
 
+/**
+ * Does the record say something older than what is known? Versions of our own planes are numbers that rise, those of others are
+ * opaque and never older.
+ */
+const isOlder = (record: DataCenterRecord, known: CachedRecord | undefined): boolean =>
+  known !== undefined && /^\d+$/.test(record.version) && /^\d+$/.test(known.record.version) &&
+  BigInt(record.version) < BigInt(known.record.version)
+
 /** Milliseconds of its lease that this node still counts on. */
 export const remaining = (cache: Cache, entry: CachedRecord): number =>
   Math.max(0, entry.remaining - (cache.proven - entry.since))
@@ -75,6 +83,8 @@ export const watched = (cache: Cache, event: ControlPlaneEvent, now: number): Ca
         replacedAt: sequence
       }
     case "Upsert":
+      // a read was ahead of the watch, which catches up now
+      if (isOlder(event.record, cache.records.get(event.record.id))) return next
       return {
         ...next,
         records: new Map(cache.records).set(event.record.id, cached(event.record, proven)),
@@ -98,7 +108,13 @@ export const refreshed = (
   if (cache.replacedAt > read.after) return { ...cache, currentAt }
   const told = (id: string) => (cache.touched.get(id) ?? 0) > read.after
   const next = new Map<string, CachedRecord>()
-  for (const record of records) if (!told(record.id)) next.set(record.id, cached(record, cache.proven))
+  for (const record of records) {
+    const known = cache.records.get(record.id)
+    if (told(record.id)) continue
+    // A stale replica may have answered. Only beside a live watch, which begins again with a snapshot when a store forgets.
+    if (known !== undefined && cache.watchAt !== undefined && isOlder(record, known)) next.set(record.id, known)
+    else next.set(record.id, cached(record, cache.proven))
+  }
   for (const [id, entry] of cache.records) if (told(id)) next.set(id, entry)
   return {
     ...cache,
