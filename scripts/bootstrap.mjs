@@ -56,7 +56,7 @@ const main = () => {
   if (absent.length > 0) {
     const first = absent.slice(0, 3).join(", ")
     console.error(`bootstrap: installing (missing or out of date: ${first}${absent.length > 3 ? ", ..." : ""})`)
-    const status = npm(["install", "--no-audit", "--no-fund"])
+    const status = npm(["install", "--no-audit", "--no-fund", "--loglevel=error"])
     if (status !== 0) return status
     const still = missing()
     if (still.length > 0) {
@@ -64,14 +64,14 @@ const main = () => {
       return 1
     }
   }
-  if (!existsSync(join(root, "node_modules/.bin/node")) && !("asyncDispose" in Symbol && hasTypeStripping())) {
+  if (!existsSync(join(root, "node_modules/.bin/node")) && !runsTypeScript()) {
     console.error("bootstrap: no Node 24 for this platform among the packages; use Node 22.19 or newer")
     return 1
   }
   return npm(["run", "--silent", script, "--", ...args])
 }
 
-const hasTypeStripping = () => {
+const runsTypeScript = () => {
   const [major, minor] = process.versions.node.split(".").map(Number)
   return major > 22 || (major === 22 && minor >= 19)
 }
