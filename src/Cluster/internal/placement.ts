@@ -7,9 +7,8 @@
  */
 import { Clock, Deferred, Duration, Effect, Random } from "effect"
 import type { ActorHost } from "../../Actor/ActorHost.ts"
-import type { ActorAddress, Member } from "../../Actor/Address.ts"
+import { type ActorAddress, type Member, nodeKey } from "../../Actor/Address.ts"
 import {
-  ActorNotFound,
   type ClusterLookupError,
   type ClusterNotFormed,
   type ClusterSpawnError,
@@ -29,6 +28,8 @@ import { addressOf, isAlive, membersOf } from "./snapshot.ts"
 
 /** Members offered to the owner for one spawn. */
 const offered = 3
+/** Waits between looks for a name whose end is on its way to the directory, in milliseconds. */
+const endTravels: ReadonlyArray<number> = [25, 50, 100, 200]
 /** Patience with a candidate that is asked how busy it is, in milliseconds. */
 const loadPatience = 500
 
@@ -180,7 +181,7 @@ export const make = Effect.fnUntraced(function*(parts: {
     if (here !== undefined && isNewer(here, not)) return yield* checked(kind, here)
     if (membership.isOver()) return yield* over()
     const partition = partitionOf(name, partitionCount)
-    const address = yield* calls.toOwner(
+    const ask = calls.toOwner(
       partition,
       patience,
       (route) => route.peer.Lookup({ partition, epoch: route.epoch, name, kind })
@@ -191,8 +192,13 @@ export const make = Effect.fnUntraced(function*(parts: {
       }),
       Effect.catchTag("OutcomeUnknown", () => Effect.fail(over()))
     )
-    // The directory still names the one that the caller found gone: its end has not arrived there yet.
-    if (!isNewer(address, not)) return yield* new ActorNotFound({ name, kind })
+    let address = yield* ask
+    // The directory still names the one that the caller found gone. If its host is there, word of the end is on its way.
+    for (const wait of endTravels) {
+      if (isNewer(address, not) || !isHeard(nodeKey(address.node))) break
+      yield* Effect.sleep(Duration.millis(wait))
+      address = yield* ask
+    }
     return yield* checked(kind, address)
   })
 
