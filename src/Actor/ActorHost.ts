@@ -72,7 +72,7 @@ export const make = Effect.gen(function*() {
   })
   yield* Effect.addFinalizer(() => host.close)
   const service = ActorHost.of({
-    start: (spec, placed) => host.start(spec, placed),
+    start: (spec, placed) => Effect.suspend(() => host.start(spec, placed)),
     stop: (name, options) => host.stop(name, options),
     find: (name) => host.cells.get(name),
     actors: () => [...host.cells.values()].filter((cell) => cell.extras?.parent === undefined),

@@ -154,6 +154,22 @@ export class ActorSystem extends Context.Service<ActorSystem, {
   readonly register: (behavior: Behavior) => Effect.Effect<void, never, Scope.Scope>
 }>()("effect-troupe/Actor/ActorSystem") {}
 
+/** Most spawns name nothing but a strategy. */
+const plainTargets: Readonly<Record<Strategy, Target>> = {
+  local: { strategy: "local" },
+  roundRobin: { strategy: "roundRobin" },
+  random: { strategy: "random" },
+  leastLoad: { strategy: "leastLoad" }
+}
+
+const targetOf = ({ dataCenter, on, role }: SpawnOnBase, strategy: Strategy): Target =>
+  dataCenter === undefined && on === undefined && role === undefined ? plainTargets[strategy] : {
+    strategy,
+    ...(on === undefined ? undefined : { on }),
+    ...(role === undefined ? undefined : { role }),
+    ...(dataCenter === undefined ? undefined : { dataCenter })
+  }
+
 export const make = Effect.gen(function*() {
   const node = yield* Node
   const placement = yield* Placement
@@ -161,6 +177,7 @@ export const make = Effect.gen(function*() {
   const events = yield* SystemEvents
   const host = hostOf(yield* ActorHost)
   const refs = host.refs = new RefRuntime(host, placement, yield* Delivery)
+  const prefix = `${node.address.incarnation}-`
   let spawns = 0
 
   const place = <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
@@ -177,22 +194,13 @@ export const make = Effect.gen(function*() {
           new InvalidData({ what: `props of ${definition.name}`, reason: String(Cause.squash(props.cause)) })
         )
       }
-      const { dataCenter, on, role } = options
-      const spec: SpawnSpec = {
-        id: options.id ?? `${node.address.incarnation}-${++spawns}`,
-        kind: definition.name,
-        name,
-        props: props.value,
-        relocatable: options.relocatable ?? true,
-        ...(role === undefined ? undefined : { role })
-      }
-      const target: Target = {
-        strategy,
-        ...(on === undefined ? undefined : { on }),
-        ...(role === undefined ? undefined : { role }),
-        ...(dataCenter === undefined ? undefined : { dataCenter })
-      }
-      return Effect.map(placement.spawn(spec, target), (address) =>
+      const { dataCenter, role } = options
+      const id = options.id ?? `${prefix}${++spawns}`
+      const relocatable = options.relocatable ?? true
+      const spec: SpawnSpec = role === undefined
+        ? { id, kind: definition.name, name, props: props.value, relocatable }
+        : { id, kind: definition.name, name, props: props.value, relocatable, role }
+      return Effect.map(placement.spawn(spec, targetOf(options, strategy)), (address) =>
         refs.ref(
           definition,
           name,

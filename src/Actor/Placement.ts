@@ -15,6 +15,7 @@ import {
   type SpawnError,
   type StopError
 } from "./errors.ts"
+import { hostOf } from "./internal/Host.ts"
 import { Node } from "./Node.ts"
 
 /**
@@ -77,7 +78,7 @@ export class Placement extends Context.Service<Placement, {
 export const makeLocal = Effect.gen(function*() {
   const host = yield* ActorHost
   const { address: self } = yield* Node
-  let placements = 0
+  const actors = hostOf(host)
 
   const nameOf = (target: string | DataCenterSelector): string =>
     typeof target === "string" ? target : target.name ?? JSON.stringify(target)
@@ -93,8 +94,8 @@ export const makeLocal = Effect.gen(function*() {
       if (target.role !== undefined) {
         return Effect.fail(new NoEligibleMember({ kind: spec.kind, reason: `no member has the role ${target.role}` }))
       }
-      // The name is committed by starting it: one host, one map. A rising number tells one life of a name from the next.
-      return host.start(spec, { placement: host.find(spec.name)?.address.placement ?? ++placements, epoch: 0 })
+      // The name is committed by starting it: one host, one map. The host numbers the lives of a name.
+      return actors.start(spec, undefined)
     })
 
   const lookup: Placement["Service"]["lookup"] = (kind, name, { dataCenter, not }) =>

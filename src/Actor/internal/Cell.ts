@@ -61,7 +61,6 @@ export class Cell implements HostedActor {
   private mailbox: MessageQueue<Envelope> | undefined = undefined
   private lanes: Lanes | undefined = undefined
   private context: Context.Context<never> | undefined = undefined
-  private idleness: Idleness | undefined = undefined
 
   constructor(registration: Registration, spec: SpawnSpec, placement: number, epoch: number) {
     this.registration = registration
@@ -244,9 +243,10 @@ export class Cell implements HostedActor {
     const { counts, host } = this.registration
     counts.handled += handled
     if (!counts.dirty) host.counted(this.registration)
-    if (this.idleness !== undefined) this.idleness.touch(handled)
     const extras = this.extras
-    if (extras !== undefined && extras.receiveTimeout !== undefined) this.armReceiveTimeout(extras)
+    if (extras === undefined) return
+    extras.idleness?.touch(handled)
+    if (extras.receiveTimeout !== undefined) this.armReceiveTimeout(extras)
   }
 
   /** After a turn or a fiber's end: to the queue again, to rest, or on with stopping and restarting. */
@@ -260,8 +260,7 @@ export class Cell implements HostedActor {
       else {
         this.status = Status.Idle
         if (this.extras !== undefined && this.extras.draining) this.stop(this.extras.stopReason, { drained: true })
-        else if (this.idleness !== undefined && this.idleness.spent) this.passivate()
-        else if (this.extras !== undefined && this.extras.passivateSoon) {
+        else if (this.extras !== undefined && (this.extras.passivateSoon || this.extras.idleness?.spent === true)) {
           this.extras.passivateSoon = false
           this.passivate()
         }
@@ -400,8 +399,8 @@ export class Cell implements HostedActor {
     this.status = this.depth > 0 ? Status.Ready : Status.Idle
     if (this.status === Status.Ready) this.host.queue.wake(this)
     if (options.passivation !== undefined) {
-      this.idleness = new Idleness(this, options.passivation)
-      this.idleness.arm()
+      const idleness = this.more.idleness = new Idleness(this, options.passivation)
+      idleness.arm()
     }
     const extras = this.extras
     if (extras?.receiveTimeout !== undefined) this.armReceiveTimeout(extras)
@@ -550,8 +549,8 @@ export class Cell implements HostedActor {
       this.status !== Status.Idle || extras.awake > 0 || extras.detached.size > 0 ||
       (extras.children !== undefined && extras.children.size > 0)
     ) return false
-    this.idleness?.disarm()
-    this.idleness = undefined
+    extras.idleness?.disarm()
+    extras.idleness = undefined
     extras.passivating = true
     this.status = Status.Restarting
     this.restart()
@@ -646,10 +645,10 @@ export class Cell implements HostedActor {
     exit: Exit.Exit<unknown, unknown>,
     then: () => void
   ): void {
-    this.idleness?.disarm()
-    this.idleness = undefined
     const extras = this.extras
     if (extras !== undefined) {
+      extras.idleness?.disarm()
+      extras.idleness = undefined
       extras.behaviors.length = 0
       this.forgetTasks()
       extras.awake = 0
@@ -724,19 +723,19 @@ export class Cell implements HostedActor {
   }
 
   private makeContext(): Context.Context<never> {
-    const { context, options } = this.registration
+    const { annotations, context, options } = this.registration
     const scope = this.scope ?? Scope.makeUnsafe()
     const own: Context.Context<Scope.Scope | ActorContext> = Context.add(
       Context.add(context, Scope.Scope, scope),
       ActorContext,
       new ContextOfCell(this)
     )
-    return (options.annotateLogs
-      ? Context.add(own, References.CurrentLogAnnotations, {
-        ...Context.get(own, References.CurrentLogAnnotations),
-        actor: this.spec.name,
-        kind: this.spec.kind
-      })
-      : own) as Context.Context<never>
+    if (!options.annotateLogs) return own as Context.Context<never>
+    const { kind, name } = this.spec
+    return Context.add(
+      own,
+      References.CurrentLogAnnotations,
+      annotations === undefined ? { actor: name, kind } : { ...annotations, actor: name, kind }
+    ) as Context.Context<never>
   }
 }

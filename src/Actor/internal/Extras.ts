@@ -7,6 +7,7 @@ import type { StopReason } from "../SystemEvents.ts"
 import type { Cell, HandlerTable } from "./Cell.ts"
 import type { Envelope } from "./Envelope.ts"
 import type { StreamSession } from "./streams.ts"
+import type { Idleness } from "./Idleness.ts"
 import { Ring } from "./Ring.ts"
 import { Deadline } from "./Timeouts.ts"
 import type { Worker } from "./Worker.ts"
@@ -69,6 +70,7 @@ export class Extras {
   watching: Map<string, () => void> | undefined = undefined
   /** how many want it not to be passivated */
   awake = 0
+  idleness: Idleness | undefined = undefined
   /** asked to give up its behaviour once it is idle */
   passivateSoon = false
   // ---- senders that wait for room

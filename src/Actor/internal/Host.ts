@@ -2,7 +2,7 @@
  * The state behind the `ActorHost` service: cells by name, registered kinds, the run queue and the deadlines. Other modules of
  * this ring reach it through `hostOf`, so that a message to an actor of this node passes no port.
  */
-import { Cause, type Clock, type Context, Effect, Exit, type Fiber, Queue, SubscriptionRef } from "effect"
+import { Cause, type Clock, Context, Effect, Exit, type Fiber, Queue, References, SubscriptionRef } from "effect"
 import type { Termination } from "../ActorHost.ts"
 import type { ActorAddress, NodeAddress } from "../Address.ts"
 import { sameNode } from "../Address.ts"
@@ -87,10 +87,12 @@ export interface Registration {
   readonly context: Context.Context<never>
   readonly options: CellOptions
   readonly counts: Counts
+  /** on what the Layer itself logs; undefined: none */
+  readonly annotations: Readonly<Record<string, unknown>> | undefined
 }
 
 /** What `ActorSystem.register` is given; the rest is the host's. */
-export type Behavior = Omit<Registration, "host" | "counts">
+export type Behavior = Omit<Registration, "host" | "counts" | "annotations">
 
 /** Generations of children below an actor without parent. A behaviour that spawns itself ends here, not in the stack. */
 export const maxDepth = 64
@@ -109,6 +111,8 @@ export class Host {
   readonly listeners = new Set<Queue.Queue<Termination>>()
   /** set once by the actor system: what refs made here are bound to */
   refs: RefRuntime | undefined = undefined
+  private latest: Cell | undefined = undefined
+  private placements = 0
   private readonly dirty: Array<Registration> = []
   private readonly workers: Array<Worker> = []
   private readonly events: SystemEvents["Service"]
@@ -132,7 +136,13 @@ export class Host {
 
   /** Registers the kind for as long as the scope lives; then its actors here end as `Withdrawn`. */
   register(behavior: Behavior) {
-    const registration: Registration = { ...behavior, host: this, counts: noCounts() }
+    const annotations = Context.get(behavior.context, References.CurrentLogAnnotations)
+    const registration: Registration = {
+      ...behavior,
+      host: this,
+      counts: noCounts(),
+      annotations: Object.keys(annotations).length === 0 ? undefined : annotations
+    }
     const { name } = registration.definition
     const changed = Effect.suspend(() => SubscriptionRef.set(this.kindNames, [...this.registrations.keys()]))
     return Effect.acquireRelease(
@@ -154,32 +164,33 @@ export class Host {
 
   // ---- actors ----------------------------------------------------------------------------------------------------------
 
-  start(spec: SpawnSpec, placed: { readonly placement: number; readonly epoch: number }): Effect.Effect<
-    ActorAddress,
-    StartError
-  > {
-    return Effect.suspend((): Effect.Effect<ActorAddress, StartError> => {
-      const present = this.cells.get(spec.name)
-      if (present !== undefined) {
-        if (present.spec.id === spec.id) return this.joinStart(present)
-        if (placed.placement <= present.placement) {
-          return Effect.fail(new NameTaken({ name: spec.name, kind: present.spec.kind }))
-        }
-        return Effect.andThen(this.stopAll([present], "Replaced", { now: true }), this.start(spec, placed))
+  /** `placed` undefined: the name is free or it fails, and the host numbers the placement itself. */
+  start(
+    spec: SpawnSpec,
+    placed: { readonly placement: number; readonly epoch: number } | undefined
+  ): Effect.Effect<ActorAddress, StartError> {
+    const present = this.cells.get(spec.name)
+    if (present !== undefined) {
+      if (present.spec.id === spec.id) return this.joinStart(present)
+      if (placed === undefined || placed.placement <= present.placement) {
+        return Effect.fail(new NameTaken({ name: spec.name, kind: present.spec.kind }))
       }
-      const registration = this.registrations.get(spec.kind)
-      if (registration === undefined) return Effect.fail(new KindNotRegistered({ kind: spec.kind }))
-      const props = propsCodec(registration.definition).decode(spec.props)
-      if (props._tag === "Failure") {
-        return Effect.fail(
-          new InvalidData({ what: `props of ${spec.kind}`, reason: String(Cause.squash(props.cause)) })
-        )
-      }
-      const cell = new Cell(registration, spec, placed.placement, placed.epoch)
-      this.cells.set(spec.name, cell)
-      cell.start()
-      return this.joinStart(cell)
-    })
+      return Effect.andThen(
+        this.stopAll([present], "Replaced", { now: true }),
+        Effect.suspend(() => this.start(spec, placed))
+      )
+    }
+    const registration = this.registrations.get(spec.kind)
+    if (registration === undefined) return Effect.fail(new KindNotRegistered({ kind: spec.kind }))
+    const props = propsCodec(registration.definition).decode(spec.props)
+    if (props._tag === "Failure") {
+      return Effect.fail(new InvalidData({ what: `props of ${spec.kind}`, reason: String(Cause.squash(props.cause)) }))
+    }
+    const cell = new Cell(registration, spec, placed?.placement ?? ++this.placements, placed?.epoch ?? 0)
+    this.cells.set(spec.name, cell)
+    this.latest = cell
+    cell.start()
+    return this.joinStart(cell)
   }
 
   /** Starts an actor that belongs to another: no directory knows it, and it ends with its parent. */
@@ -253,7 +264,8 @@ export class Host {
   /** The cell that a message to this address goes to; a later placement of the name here serves as well. */
   cellAt(address: ActorAddress): Cell | undefined {
     if (!sameNode(address.node, this.node)) return undefined
-    const cell = this.cells.get(address.name)
+    // A reference is mostly made for what has just been started, and a look at a big map is a miss of the cache.
+    const cell = this.latest?.spec.name === address.name ? this.latest : this.cells.get(address.name)
     return cell !== undefined && cell.spec.kind === address.kind && cell.placement >= address.placement
       ? cell
       : undefined
@@ -323,6 +335,7 @@ export class Host {
   }
 
   stopped(cell: Cell, reason: StopReason): void {
+    if (this.latest === cell) this.latest = undefined
     if (this.cells.get(cell.spec.name) === cell) this.cells.delete(cell.spec.name)
     // One that never started is no actor that ended: its starter knows.
     if (cell.failure !== undefined) return
