@@ -8,7 +8,7 @@ import type { Delivery, Message } from "../Delivery.ts"
 import { type AskError, AskTimeout, type LookupError, type TellError } from "../errors.ts"
 import type { KindDefinition } from "../Kind.ts"
 import type { Placement } from "../Placement.ts"
-import type { Cell } from "./Cell.ts"
+import { Accepted, type Cell } from "./Cell.ts"
 import { Asked, type Envelope, Told } from "./Envelope.ts"
 import type { Host } from "./Host.ts"
 import { offer, offerAsk } from "./offer.ts"
@@ -263,20 +263,29 @@ TellEffect.prototype = Object.assign(
   Effectable.Prototype<Effect.Effect<void, TellError>>({
     label: "Tell",
     evaluate(fiber) {
-      const { payload, ref, tag } = this as unknown as TellEffect
-      const cell = ref.cell
-      const elsewhere = () => ref.runtime.tell(ref, messageOf(ref, tag, payload, fiber))
-      if (cell === undefined) {
-        return ref.runtime.tryTell(ref, messageOf(ref, tag, payload, fiber)) ?? elsewhere()
-      }
-      const envelope = cell.registration.options.trace
-        ? new Told(tag, payload, fiber.cache.span)
-        : this as unknown as TellEffect
-      return offer(cell, envelope, elsewhere)
+      const self = this as unknown as TellEffect
+      const cell = self.ref.cell
+      // No closure is made where the message simply goes in.
+      return cell !== undefined && !cell.registration.options.trace && cell.accept(self) === Accepted.Yes
+        ? Exit.void
+        : tellSlowly(self, fiber)
     }
   }),
   { reply: () => {}, succeed: () => {}, refuse: () => {}, abandoned: false, span: undefined }
 )
+
+/** A tell that did not go straight in. Offering again is no second message: what is not accepted leaves no trace. */
+const tellSlowly = (
+  { payload, ref, tag }: TellEffect,
+  fiber: Fiber.Fiber<unknown, unknown>
+): Effect.Effect<void, TellError> => {
+  const cell = ref.cell
+  const elsewhere = () => ref.runtime.tell(ref, messageOf(ref, tag, payload, fiber))
+  if (cell === undefined) {
+    return ref.runtime.tryTell(ref, messageOf(ref, tag, payload, fiber)) ?? elsewhere()
+  }
+  return offer(cell, new Told(tag, payload, cell.registration.options.trace ? fiber.cache.span : undefined), elsewhere)
+}
 
 /** Texts like `5 seconds`, read once. A program uses a handful of them; beyond that they are read each time. */
 const durations = new Map<string, number>()

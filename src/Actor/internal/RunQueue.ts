@@ -3,7 +3,7 @@
  * service, because virtual time counts what is posted there; a hop between two actors costs no turn of the event loop.
  */
 import { Context, Scheduler } from "effect"
-import { Ring } from "./Ring.ts"
+import { LastingRing } from "./Ring.ts"
 
 export interface Runnable {
   /** Handles up to `limit` messages; how many it did. */
@@ -14,6 +14,8 @@ export interface Runnable {
 export const throughput = 64
 /** messages before other work of the event loop has its turn */
 export const budget = 8192
+/** cells that an empty queue keeps room for */
+const roomKept = 16_384
 
 export class RunQueue {
   /** while true cells gather messages and none is handled */
@@ -21,7 +23,7 @@ export class RunQueue {
   /** when the present run began, in milliseconds: near enough for idleness, and one look at the clock for thousands of messages */
   turnedAt = 0
   private readonly dispatcher: Scheduler.SchedulerDispatcher
-  private readonly ready = new Ring<Runnable>()
+  private readonly ready = new LastingRing<Runnable>()
   /** a run is on the stack */
   running = false
   private scheduled = false
@@ -63,6 +65,7 @@ export class RunQueue {
     while (left > 0 && this.ready.size > 0 && !this.held) left -= this.ready.shift().turn(throughput) + 1
     this.running = false
     this.scheduled = false
+    this.ready.trim(roomKept)
     this.afterRun()
     if (this.ready.size > 0 && !this.held) this.post()
   }
