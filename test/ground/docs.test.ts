@@ -30,6 +30,12 @@ describe("the pages", () => {
     expect(broken).toEqual([])
   })
 
+  it("are all listed in docs/README.md", () => {
+    const listed = [...read("docs/README.md").matchAll(/\]\(([^)#]+)\)/g)].map((match) => match[1])
+    const there = pages.filter((path) => path.startsWith("docs/") && path !== "docs/README.md")
+    expect(there.map((path) => path.slice("docs/".length)).filter((path) => !listed.includes(path))).toEqual([])
+  })
+
   it.each(pages)("name only commands and paths that are there: %s", (path) => {
     const { scripts } = JSON.parse(read("package.json")) as { readonly scripts: Readonly<Record<string, string>> }
     const text = read(path)
