@@ -1,0 +1,397 @@
+/**
+ * The half of a cell that lives: starts, fails, restarts, is suspended or passivated, and ends.
+ *
+ * Invariants: a behaviour's scope is closed exactly once, before the next behaviour is built; what ends or restarts a cell while
+ * its code is on the stack takes effect in `settle`.
+ */
+import { Cause, type Context, Effect, Exit, type Fiber, Schedule, Scope } from "effect"
+import type { ActorAddress } from "../Address.ts"
+import { ActorStopped, StartFailed } from "../errors.ts"
+import { decide, type Directive } from "../Supervision.ts"
+import type { StopReason } from "../SystemEvents.ts"
+import type { HandlerTable } from "./Cell.ts"
+import { CellMailbox } from "./CellMailbox.ts"
+import { Alarm, type Extras } from "./Extras.ts"
+import { Idleness } from "./Idleness.ts"
+import { observedHandlers } from "./observed.ts"
+import { Status } from "./Status.ts"
+import { streamHandlers } from "./streams.ts"
+import { Task } from "./Task.ts"
+import { reasonOf } from "./words.ts"
+import type { Worker } from "./Worker.ts"
+
+export abstract class CellLife extends CellMailbox {
+  worker: Worker | undefined = undefined
+  scope: Scope.Closeable | undefined = undefined
+  protected context: Context.Context<never> | undefined = undefined
+  /** the behaviour is being built on the stack: the end waits for it */
+  private building = false
+
+  /** With the actor's own services. */
+  abstract runFork<A, E>(effect: Effect.Effect<A, E>): Fiber.Fiber<A, E>
+  /** What comes after a turn or a fiber's end. */
+  abstract settle(): void
+
+  // ---- start -----------------------------------------------------------------------------------------------------------
+
+  /** Builds the behaviour; `whenStarted` tells the result. */
+  start(): void {
+    const scope = this.scope = Scope.makeUnsafe()
+    this.context = undefined
+    this.building = true
+    const fiber = this.runFork(this.registration.build as Effect.Effect<HandlerTable, unknown>)
+    this.building = false
+    const exit = fiber.pollUnsafe()
+    if (exit !== undefined) return this.built(exit, scope)
+    const extras = this.more
+    extras.starting = fiber
+    const timeout = this.registration.options.startTimeout
+    const alarm = new Alarm(() => fiber.interruptUnsafe())
+    this.host.timeouts.add(timeout, alarm)
+    fiber.addObserver((exit) => {
+      const late = alarm.list === undefined && timeout !== Infinity
+      this.host.timeouts.cancel(alarm)
+      extras.starting = undefined
+      this.built(
+        late && exit._tag === "Failure" ? Exit.die(new Error(`start took longer than ${timeout} ms`)) : exit,
+        scope
+      )
+    })
+  }
+
+  private built(exit: Exit.Exit<HandlerTable, unknown>, scope: Scope.Closeable): void {
+    if (this.status === Status.Stopping) return this.finish()
+    // Kept only while handlers run: an idle cell does without.
+    this.context = undefined
+    if (exit._tag === "Success") return this.begin(exit.value)
+    this.scope = undefined
+    this.endIncarnation(scope, exit, () => {
+      if (this.status === Status.Stopping) return this.finish()
+      if (this.status === Status.Restarting) return this.failed(exit.cause)
+      const extras = this.more
+      if (++extras.attempts <= this.registration.options.startRetries) {
+        const alarm = extras.deadline = new Alarm(() => this.start())
+        this.host.timeouts.add(this.registration.options.startDelay(extras.attempts), alarm)
+        return
+      }
+      extras.failure = this.startFailed(Cause.squash(exit.cause))
+      extras.stopReason = "Failed"
+      this.finish()
+    })
+  }
+
+  private begin(handlers: HandlerTable): void {
+    const { options } = this.registration
+    const observed = observedHandlers(this.cell, handlers)
+    this.handlers = options.streams === undefined ? observed : streamHandlers(this.cell, observed, options.streams)
+    const again = this.status === Status.Restarting
+    this.status = this.depth > 0 ? Status.Ready : Status.Idle
+    if (this.status === Status.Ready) this.host.queue.wake(this.cell)
+    if (options.passivation !== undefined) {
+      const idleness = this.more.idleness = new Idleness(this.cell, options.passivation)
+      idleness.arm()
+    }
+    const extras = this.extras
+    if (extras?.receiveTimeout !== undefined) this.armReceiveTimeout(extras)
+    if (again) return
+    this.host.started(this.cell)
+    this.tellStarted(Exit.succeed(this.address))
+  }
+
+  /** Tells the end of the start; only while `isStarting`. */
+  whenStarted(tell: (exit: Exit.Exit<ActorAddress, StartFailed>) => void): void {
+    this.more.startWaiters.push(tell)
+  }
+
+  private tellStarted(exit: Exit.Exit<ActorAddress, StartFailed>): void {
+    const waiters = this.extras?.startWaiters
+    if (waiters === undefined || waiters.length === 0) return
+    this.extras!.startWaiters = []
+    for (const tell of waiters) tell(exit)
+  }
+
+  private startFailed(cause: unknown): StartFailed {
+    return new StartFailed({ name: this.spec.name, kind: this.spec.kind, cause })
+  }
+
+  // ---- failure and restart ---------------------------------------------------------------------------------------------
+
+  /** The behaviour failed: its supervision decides, for itself or for all children of its parent. */
+  failed(cause: Cause.Cause<unknown>): void {
+    if (this.status >= Status.Stopping) return
+    const extras = this.more
+    const { supervision } = this.registration.options
+    this.registration.counts.failures++
+    this.host.counted(this.registration)
+    const error = Cause.squash(cause)
+    const [directive, history] = decide(supervision, extras.restarts, this.host.timeouts.now(), error, cause)
+    if (history.length <= 1) extras.backoff = undefined
+    extras.restarts = history
+    this.host.log(
+      directive === "stop" || directive === "escalate" ? "Error" : "Warn",
+      `${this.spec.kind} ${this.spec.name} failed: ${directive}`,
+      cause
+    )
+    const siblings = supervision.strategy === "allForOne" && extras.parent !== undefined
+      ? [...extras.parent.extras!.children!.values()].filter((cell) => cell !== this.cell)
+      : []
+    for (const cell of siblings) cell.obey(directive === "escalate" ? "stop" : directive, cause)
+    this.obey(directive, cause)
+  }
+
+  obey(directive: Directive, cause: Cause.Cause<unknown>): void {
+    if (this.status >= Status.Stopping) return
+    if (directive === "resume") {
+      // A behaviour that could not be built has nothing to resume.
+      if (this.status === Status.Restarting) this.stop("Failed")
+    } else if (directive === "suspend") this.suspend(reasonOf(cause))
+    else if (directive === "restart") {
+      if (this.status === Status.Starting) return
+      this.more.restartCount++
+      this.registration.counts.restarts++
+      this.host.restarted(this.cell, reasonOf(cause))
+      const before = this.status
+      this.status = Status.Restarting
+      this.more.cause = cause
+      if (this.worker === undefined && before !== Status.Restarting) this.restart()
+      else if (before === Status.Restarting && !this.more.closing && this.more.starting === undefined) this.restart()
+    } else {
+      const parent = this.extras?.parent
+      this.stop("Failed")
+      if (directive === "escalate" && parent !== undefined) parent.failed(cause)
+    }
+  }
+
+  protected restart(): void {
+    const scope = this.scope
+    this.scope = undefined
+    this.handlers = undefined
+    this.endIncarnation(scope, Exit.void, () => {
+      if (this.status === Status.Stopping) return this.finish()
+      const extras = this.more
+      if (extras.passivating) {
+        extras.passivating = false
+        if (this.depth === 0) {
+          this.status = Status.Dormant
+          this.host.passivated(this.cell)
+          return
+        }
+        return this.start()
+      }
+      const { backoff } = this.registration.options.supervision
+      if (backoff === undefined) return this.start()
+      this.pause(backoff, extras)
+    })
+  }
+
+  /** One step of the backoff's schedule; where it ends, the budget is spent. */
+  private pause(schedule: Schedule.Schedule<unknown, Cause.Cause<unknown>>, extras: Extras): void {
+    const cause = extras.cause ?? Cause.empty
+    const step = extras.backoff === undefined
+      ? Effect.flatMap(Schedule.toStepWithSleep(schedule), (step) => {
+        extras.backoff = step
+        return step(cause)
+      })
+      : extras.backoff(cause)
+    const fiber = this.host.runFork(Effect.exit(step))
+    extras.starting = fiber
+    fiber.addObserver((exit) => {
+      extras.starting = undefined
+      if (this.status === Status.Stopping) return this.finish()
+      if (exit._tag === "Success" && exit.value._tag === "Success") return this.start()
+      const { exhausted } = this.registration.options.supervision
+      this.obey(exhausted, cause)
+    })
+  }
+
+  // ---- suspension ------------------------------------------------------------------------------------------------------
+
+  /** Keeps the mailbox and handles nothing more; the message in hand is finished. */
+  suspend(reason: string): void {
+    if (this.status >= Status.Suspended && this.status !== Status.Restarting) return
+    if (this.status === Status.Starting) return
+    this.status = Status.Suspended
+    this.host.suspendedBy(this.cell, reason)
+  }
+
+  /** Goes on where it was suspended; builds the behaviour where it has none. */
+  reinstate(): void {
+    if (this.status !== Status.Suspended) return
+    this.host.reinstated(this.cell)
+    if (this.handlers === undefined) {
+      this.status = Status.Restarting
+      return this.start()
+    }
+    if (this.worker !== undefined) this.status = Status.Busy
+    else {
+      this.status = Status.Ready
+      this.settle()
+    }
+  }
+
+  // ---- passivation -----------------------------------------------------------------------------------------------------
+
+  /** Gives up its behaviour until the next message, if nothing is in hand. */
+  passivate(): boolean {
+    const extras = this.more
+    if (
+      this.status !== Status.Idle || extras.awake > 0 || extras.detached.size > 0 ||
+      (extras.children !== undefined && extras.children.size > 0)
+    ) return false
+    extras.idleness?.disarm()
+    extras.idleness = undefined
+    extras.passivating = true
+    this.status = Status.Restarting
+    this.restart()
+    return true
+  }
+
+  protected awaken(): void {
+    this.status = Status.Restarting
+    this.start()
+  }
+
+  // ---- the end ---------------------------------------------------------------------------------------------------------
+
+  /**
+   * Ends it. What is in hand may go on for the grace of its kind, unless `now`; what waits becomes dead letters, unless it is
+   * drained first.
+   */
+  stop(
+    reason: StopReason,
+    how: { readonly now?: boolean; readonly drain?: boolean; readonly drained?: true } = {}
+  ): void {
+    if (this.status >= Status.Stopping) {
+      if (how.now === true) this.worker?.fiber?.interruptUnsafe()
+      return
+    }
+    const extras = this.more
+    extras.stopReason = reason
+    if (how.drain === true && this.status <= Status.Busy && (this.depth > 0 || this.worker !== undefined)) {
+      extras.draining = true
+      return
+    }
+    this.status = Status.Stopping
+    const worker = this.worker
+    if (worker?.running || this.building || extras.closing) return
+    if (extras.starting !== undefined) extras.starting.interruptUnsafe()
+    else if (worker === undefined) this.finish()
+    else if (how.now === true) worker.fiber!.interruptUnsafe()
+    else this.interruptLater(worker.fiber!)
+  }
+
+  whenStopped(tell: () => void): void {
+    if (this.status === Status.Stopped) tell()
+    else this.more.stopWaiters.push(tell)
+  }
+
+  protected interruptLater(fiber: Fiber.Fiber<unknown, unknown>): void {
+    const extras = this.more
+    if (extras.deadline?.list !== undefined) return
+    const alarm = extras.deadline = new Alarm(() => fiber.interruptUnsafe())
+    this.host.timeouts.add(this.registration.options.stopGrace, alarm)
+  }
+
+  protected finish(): void {
+    const extras = this.more
+    this.status = Status.Stopping
+    if (extras.deadline !== undefined) this.host.timeouts.cancel(extras.deadline)
+    if (extras.startWaiters.length > 0) extras.failure ??= this.startFailed("it was stopped while it started")
+    if (extras.failure !== undefined) this.tellStarted(Exit.fail(extras.failure))
+    this.refuseAll(extras)
+    const scope = this.scope
+    this.scope = undefined
+    this.handlers = undefined
+    this.context = undefined
+    this.endIncarnation(scope, Exit.void, () => {
+      this.status = Status.Stopped
+      extras.parent?.extras!.children!.delete(this.spec.name)
+      this.host.stopped(this.cell, extras.stopReason)
+      for (const watcher of extras.watchers ?? []) watcher.ended(extras.stopReason)
+      const waiters = extras.stopWaiters
+      extras.stopWaiters = []
+      for (const tell of waiters) tell()
+    })
+  }
+
+  private refuseAll(extras: Extras): void {
+    // Those who wait for room first: nothing is let in any more.
+    const waiting = extras.waiting
+    while (waiting !== undefined && waiting.size > 0) waiting.shift().admitted(true)
+    if (extras.stash !== undefined) this.requeue(extras.stash)
+    // An error with its stack is dear, and most mailboxes are empty by now.
+    const stopped = this.depth === 0 ? undefined : new ActorStopped({ name: this.spec.name })
+    for (let envelope = this.poll(); envelope !== undefined; envelope = this.poll()) {
+      if (envelope instanceof Task) continue
+      this.host.deadLetter(this.cell, envelope.tag, "ActorStopped")
+      envelope.refuse(stopped!)
+    }
+  }
+
+  /** Ends what belongs to one behaviour: detached messages, timers, watches, children, then its scope. */
+  private endIncarnation(
+    scope: Scope.Closeable | undefined,
+    exit: Exit.Exit<unknown, unknown>,
+    then: () => void
+  ): void {
+    const extras = this.extras
+    if (extras !== undefined) {
+      extras.idleness?.disarm()
+      extras.idleness = undefined
+      extras.behaviors.length = 0
+      this.forgetTasks()
+      extras.awake = 0
+      extras.passivateSoon = false
+      if (extras.stash !== undefined && extras.stash.size > 0) this.requeue(extras.stash)
+      for (const alarm of extras.timers?.values() ?? []) this.host.timeouts.cancel(alarm)
+      extras.timers = undefined
+      if (extras.receiveTimeout !== undefined) this.host.timeouts.cancel(extras.receiveTimeout.alarm)
+      extras.receiveTimeout = undefined
+      for (const undo of [...extras.undo]) undo()
+      extras.streams = undefined
+      const detached = [...extras.detached]
+      extras.detached.clear()
+      for (const worker of detached) worker.fiber?.interruptUnsafe()
+      if (extras.children !== undefined && extras.children.size > 0) {
+        const children = [...extras.children.values()]
+        let left = children.length
+        extras.closing = true
+        for (const child of children) {
+          child.whenStopped(() => {
+            if (--left > 0) return
+            extras.closing = false
+            this.closeScope(scope, exit, then)
+          })
+          child.stop(extras.stopReason)
+        }
+        return
+      }
+    }
+    this.closeScope(scope, exit, then)
+  }
+
+  private closeScope(scope: Scope.Closeable | undefined, exit: Exit.Exit<unknown, unknown>, then: () => void): void {
+    if (scope === undefined) return then()
+    if (scope.state._tag === "Empty") {
+      scope.state = { _tag: "Closed", exit }
+      return then()
+    }
+    const extras = this.more
+    extras.closing = true
+    this.host.runFork(Scope.close(scope, exit)).addObserver((closed) => {
+      extras.closing = false
+      if (closed._tag === "Failure") {
+        this.host.log("Error", `a finalizer of ${this.spec.kind} ${this.spec.name} failed`, closed.cause)
+      }
+      then()
+    })
+  }
+
+  // ---- receive timeout -------------------------------------------------------------------------------------------------
+
+  armReceiveTimeout(extras: Extras): void {
+    const { alarm, millis } = extras.receiveTimeout!
+    this.host.timeouts.cancel(alarm)
+    this.host.timeouts.add(millis, alarm)
+  }
+}
