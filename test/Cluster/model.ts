@@ -254,7 +254,11 @@ export const successors = (
               next,
               message.o,
               change._tag === "Put"
-                ? { _tag: "CommitFailed", placement: change.placed.placement, reason: "" }
+                ? {
+                  _tag: "CommitFailed",
+                  placement: change.placed.placement,
+                  error: { _tag: "StoreUnavailable" } as never
+                }
                 : { _tag: "RemovalFailed", placement: change.placement, reason: "" },
               options
             )

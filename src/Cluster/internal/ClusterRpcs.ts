@@ -48,8 +48,26 @@ export type Placed = typeof Placed.Type
 export const PartitionEpoch = Schema.Struct({ partition: Schema.Int, epoch: Schema.Int })
 export type PartitionEpoch = typeof PartitionEpoch.Type
 
-/** Names in one answer of `Report` or `Entries`; more follow after the last one. */
-export const namesPerAnswer = 500
+/** Names in one answer of `Report` or `Entries`, and characters of their specs; more follow after the last one. */
+const namesPerAnswer = 500
+const charactersPerAnswer = 200_000
+
+/** The names after that one which fit into one answer, at least one, and whether more follow. */
+export const pageOf = (
+  names: ReadonlyArray<string>,
+  after: string | undefined,
+  specOf: (name: string) => SpawnSpec | undefined
+): { readonly page: ReadonlyArray<string>; readonly more: boolean } => {
+  const left = Array.from(names).sort().filter((name) => after === undefined || name > after)
+  const page: Array<string> = []
+  let characters = 0
+  for (const name of left) {
+    characters += name.length + JSON.stringify(specOf(name) ?? "").length
+    if (page.length > 0 && (page.length >= namesPerAnswer || characters > charactersPerAnswer)) break
+    page.push(name)
+  }
+  return { page, more: page.length < left.length }
+}
 
 export const GrantError = Schema.Union([
   Moved,
@@ -90,7 +108,7 @@ export class ClusterRpcs extends RpcGroup.make(
   /** The table of a partition that this member owned at that epoch and has handed over. */
   Rpc.make("Entries", {
     payload: { ...PartitionEpoch.fields, after: Schema.optionalKey(Schema.String) },
-    success: Schema.Struct({ entries: Schema.Array(Placed), more: Schema.Boolean }),
+    success: Schema.Struct({ entries: Schema.Array(Placed), more: Schema.optionalKey(Schema.String) }),
     error: Schema.Union([NotServing])
   }),
   // ---- asked of a member, by a partition's owner
@@ -110,7 +128,8 @@ export class ClusterRpcs extends RpcGroup.make(
     success: Schema.Struct({
       running: Schema.Array(Schema.Struct({ spec: SpawnSpec, placement: Schema.Int, epoch: Schema.Int })),
       ended: Schema.Array(Schema.Struct({ name: Schema.String, placement: Schema.Int, reason: StopReason })),
-      more: Schema.Boolean
+      /** the last name told, where more follow */
+      more: Schema.optionalKey(Schema.String)
     }),
     error: Superseded
   }),

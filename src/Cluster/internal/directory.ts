@@ -10,7 +10,7 @@ import type { ActorAddress, NodeAddress } from "../../Actor/Address.ts"
 import { ActorNotFound, DirectoryRebuilding, NodeUnreachable, type StoreUnavailable } from "../../Actor/errors.ts"
 import { SystemEvents } from "../../Actor/SystemEvents.ts"
 import type { Calls, Handlers } from "./calls.ts"
-import { type GrantError, Moved, namesPerAnswer, NotServing, type Placed } from "./ClusterRpcs.ts"
+import { type GrantError, Moved, NotServing, pageOf, type Placed } from "./ClusterRpcs.ts"
 import type { Journal } from "./journal.ts"
 import type { Membership } from "./membership.ts"
 import * as Name from "./name.ts"
@@ -209,9 +209,7 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
         onFailure: (error) =>
           error._tag === "Fenced"
             ? Effect.void
-            : Effect.sync(() =>
-              dispatch(table, name, { _tag: "CommitFailed", placement: placed.placement, reason: error.reason })
-            )
+            : Effect.sync(() => dispatch(table, name, { _tag: "CommitFailed", placement: placed.placement, error }))
       })
     )
   }
@@ -447,14 +445,12 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
       if (table === undefined) {
         return Effect.fail(new NotServing({ node: membership.key, reason: "has not handed that partition over" }))
       }
-      const names = Array.from(table.names.keys()).sort()
-      const from = after === undefined ? 0 : names.findIndex((name) => name > after)
-      const page = from < 0 ? [] : names.slice(from, from + namesPerAnswer)
+      const { more, page } = pageOf([...table.names.keys()], after, (name) => table.names.get(name)?.spec)
       const entries = page.flatMap((name): ReadonlyArray<Placed> => {
         const { first, host, placement, spec, _tag } = table.names.get(name)!
         return _tag === "Removing" ? [] : [{ spec, first, placement, host }]
       })
-      return Effect.succeed({ entries, more: from >= 0 && from + page.length < names.length })
+      return Effect.succeed({ entries, ...(more ? { more: page.at(-1)! } : {}) })
     })
 
   return {

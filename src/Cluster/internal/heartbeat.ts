@@ -75,8 +75,6 @@ export const make = Effect.fnUntraced(
     // ---- ask around
     const round = Effect.suspend(() => {
       const all = peers()
-      const known = new Set(all)
-      for (const key of heardAt.keys()) if (!known.has(key)) heardAt.delete(key)
       // Those after this member in the order of age, so that each is asked by a few others.
       const atRisk = membership.lease.remaining() < lease / 2 || all.length <= probedPeers
       const { view } = membership.current()
@@ -84,6 +82,9 @@ export const make = Effect.fnUntraced(
       const mine = order.indexOf(membership.key)
       const turned = [...order.slice(mine + 1), ...order.slice(0, Math.max(0, mine))]
       const asked = atRisk ? all : turned.slice(0, probedPeers)
+      // Of one that is not asked nothing is known: it counts as heard, and is no part of a majority.
+      const known = new Set(asked)
+      for (const key of heardAt.keys()) if (!known.has(key)) heardAt.delete(key)
       return Effect.forEach(asked, ping, { concurrency: "unbounded", discard: true }).pipe(Effect.andThen(judge))
     })
     yield* Effect.repeat(round, Schedule.spaced(interval).pipe(Schedule.jittered)).pipe(Effect.forkScoped)

@@ -18,17 +18,19 @@ export interface Journal {
   /** numbers in use and names in them, for metrics and tests */
   readonly size: () => { readonly records: number; readonly names: number }
   /**
-   * Waits until the changes are in the store, in this order. `StoreUnavailable`: certainly not written. `Fenced`: this
-   * incarnation has a successor, and will never write again.
+   * Waits until the changes are in the store, in this order. `StoreUnavailable`: certainly not written. `InvalidData`: larger
+   * than the store takes. `Fenced`: this incarnation has a successor, and will never write again.
    */
-  readonly append: (changes: ReadonlyArray<Record.Change>) => Effect.Effect<void, StoreUnavailable | Fenced>
+  readonly append: (changes: ReadonlyArray<Record.Change>) => Effect.Effect<void, AppendError>
   /** Seals the journal of an incarnation whose lease is closed, and returns all that it ever wrote. Tries until it is certain. */
   readonly seal: (nodeKey: string) => Effect.Effect<ReadonlyArray<Record.Change>>
 }
 
+export type AppendError = StoreUnavailable | InvalidData | Fenced
+
 interface Pending {
   readonly changes: ReadonlyArray<Record.Change>
-  readonly done: Deferred.Deferred<void, StoreUnavailable | Fenced>
+  readonly done: Deferred.Deferred<void, AppendError>
 }
 
 /** Changes that one record takes at most; its size is capped by the store's own limit as well. */
@@ -126,7 +128,7 @@ export const make = Effect.fnUntraced(function*(membership: Membership, tables: 
         attempt,
         ($) => $(backoff).pipe(Schedule.while(({ input }) => unsettled && input._tag !== "Fenced"))
       ).pipe(
-        Effect.catchTag(["OutcomeUnknown", "InvalidData"], (error) =>
+        Effect.catchTag("OutcomeUnknown", (error) =>
           // certainly not written: an unknown outcome never gets here unsettled
           Effect.fail(new StoreUnavailable({ operation: "journal", reason: error.reason })))
       )
@@ -204,7 +206,7 @@ export const make = Effect.fnUntraced(function*(membership: Membership, tables: 
 
   const append: Journal["append"] = (changes) =>
     changes.length === 0 ? Effect.void : Effect.suspend(() => {
-      const done = Deferred.makeUnsafe<void, StoreUnavailable | Fenced>()
+      const done = Deferred.makeUnsafe<void, AppendError>()
       Queue.offerUnsafe(queue, { changes, done })
       return Deferred.await(done)
     })
@@ -263,7 +265,7 @@ export const make = Effect.fnUntraced(function*(membership: Membership, tables: 
   const rewrite = Effect.suspend(() => {
     forced = true
     // an empty batch wakes the writer
-    const done = Deferred.makeUnsafe<void, StoreUnavailable | Fenced>()
+    const done = Deferred.makeUnsafe<void, AppendError>()
     Queue.offerUnsafe(queue, { changes: [], done })
     return Effect.ignore(Deferred.await(done))
   })

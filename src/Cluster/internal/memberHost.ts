@@ -12,7 +12,7 @@ import type { StartError } from "../../Actor/errors.ts"
 import type { SpawnSpec } from "../../Actor/Placement.ts"
 import type { StopReason } from "../../Actor/SystemEvents.ts"
 import type { Calls, Handlers } from "./calls.ts"
-import { namesPerAnswer, NotServing, Superseded } from "./ClusterRpcs.ts"
+import { NotServing, pageOf, Superseded } from "./ClusterRpcs.ts"
 import { partitionOf } from "./hash.ts"
 import type { Membership } from "./membership.ts"
 
@@ -142,13 +142,19 @@ export const make = Effect.fnUntraced(
             found.set(spec.name, { spec, placement, epoch })
           }
         }
-        const names = Array.from(found.keys()).sort()
-        const from = after === undefined ? 0 : names.findIndex((name) => name > after)
-        const page = from < 0 ? [] : names.slice(from, from + namesPerAnswer)
+        const ended = new Map<string, Array<Ending>>()
+        for (const entry of ending.values()) {
+          if (isAsked(entry.name)) ended.set(entry.name, [...(ended.get(entry.name) ?? []), entry])
+        }
+        const { more, page } = pageOf(
+          [...new Set([...found.keys(), ...ended.keys()])],
+          after,
+          (name) => found.get(name)?.spec
+        )
         return Effect.succeed({
-          running: page.map((name) => found.get(name)!),
-          ended: after === undefined ? Array.from(ending.values()).filter((entry) => isAsked(entry.name)) : [],
-          more: from >= 0 && from + page.length < names.length
+          running: page.flatMap((name) => found.get(name) ?? []),
+          ended: page.flatMap((name) => ended.get(name) ?? []),
+          ...(more ? { more: page.at(-1)! } : {})
         })
       })
 

@@ -8,7 +8,7 @@
 import type { ActorAddress } from "../../Actor/Address.ts"
 import { type GrantError, NotServing } from "./ClusterRpcs.ts"
 import type { Placed } from "./ClusterRpcs.ts"
-import { NameTaken, NodeUnreachable, StartFailed, StoreUnavailable } from "../../Actor/errors.ts"
+import { type InvalidData, NameTaken, NodeUnreachable, StartFailed, StoreUnavailable } from "../../Actor/errors.ts"
 import type { SpawnSpec } from "../../Actor/Placement.ts"
 import type { StopReason } from "../../Actor/SystemEvents.ts"
 
@@ -48,7 +48,7 @@ export type NameEvent =
   }
   | { readonly _tag: "Committed"; readonly placement: number }
   /** certainly not written */
-  | { readonly _tag: "CommitFailed"; readonly placement: number; readonly reason: string }
+  | { readonly _tag: "CommitFailed"; readonly placement: number; readonly error: StoreUnavailable | InvalidData }
   | { readonly _tag: "Started"; readonly placement: number; readonly address: ActorAddress }
   /** certainly not started. `elsewhere`: another member may take it */
   | {
@@ -199,7 +199,7 @@ export const step = (state: NameState | undefined, event: NameEvent, context: Na
     }
     case "CommitFailed": {
       if (state._tag !== "Committing" || state.placement !== event.placement) return [state, none]
-      const error = new StoreUnavailable({ operation: `journal of ${state.spec.name}`, reason: event.reason })
+      const { error } = event
       // Nothing of this placement is anywhere. An earlier one may still be written: then it must be removed.
       if (state.from !== undefined) return lost({ ...waiting(state), rest: [] }, error, true, context)
       if (state.first !== state.placement) return remove(waiting(state), error)

@@ -22,8 +22,16 @@ import * as View from "./view.ts"
 
 const retrying = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(Schedule.jittered)
 
-/** Members asked at once. */
+/** Questions under way at once. */
 const askingAtOnce = 16
+/** Partitions in one question: a member sorts the names of its answer for each page of it. */
+const partitionsPerQuestion = 16
+
+const chunks = (tables: ReadonlyArray<Table>): ReadonlyArray<ReadonlyArray<Table>> =>
+  Array.from(
+    { length: Math.ceil(tables.length / partitionsPerQuestion) },
+    (_, index) => tables.slice(index * partitionsPerQuestion, (index + 1) * partitionsPerQuestion)
+  )
 
 export interface Rebuild {
   /** collects, merges, writes and serves; the view is told at last */
@@ -70,8 +78,8 @@ export const make = (parts: {
         continue
       }
       entries.push(...answer.success.entries)
-      if (!answer.success.more) return entries
-      after = answer.success.entries.at(-1)?.spec.name ?? after
+      if (answer.success.more === undefined) return entries
+      after = answer.success.more
     }
   })
 
@@ -113,8 +121,8 @@ export const make = (parts: {
           )
         for (const entry of answer.running) running.push({ ...entry, host: node })
         ended.push(...answer.ended)
-        if (!answer.more) return { running, ended }
-        after = answer.running.at(-1)?.spec.name ?? after
+        if (answer.more === undefined) return { running, ended }
+        after = answer.more
       }
     })
     const isNeeded = () => tables.some(directory.isCurrent) && !membership.isOver()
@@ -173,7 +181,11 @@ export const make = (parts: {
       }
       const [left, told] = yield* Effect.all([
         Effect.forEach(wanted, ([node, list]) => readSource(node, list), { concurrency: askingAtOnce }),
-        Effect.forEach(View.members(view), (entry) => askMember(nodeKey(entry), tables), { concurrency: askingAtOnce })
+        Effect.forEach(
+          View.members(view).flatMap((entry) => chunks(tables).map((some) => [nodeKey(entry), some] as const)),
+          ([node, some]) => askMember(node, some),
+          { concurrency: askingAtOnce }
+        )
       ], { concurrency: 2 })
 
       const merged = merge({
