@@ -10,7 +10,7 @@ import { ActorHost } from "./ActorHost.ts"
 import type { ActorAddress } from "./Address.ts"
 import { ActorStopped, type AskError, type TellError } from "./errors.ts"
 import { Asked, Told } from "./internal/Envelope.ts"
-import { offer, offerAsk } from "./internal/offer.ts"
+import { handleNow, offer, offerAsk } from "./internal/offer.ts"
 import { hostOf } from "./internal/Host.ts"
 import type { KindDefinition } from "./Kind.ts"
 
@@ -88,10 +88,11 @@ export const makeLocal = Effect.map(ActorHost, (service) => {
       message.payload,
       timeout,
       host.timeouts,
-      (exit) => Exit.succeed(exit),
-      resume
+      (exit) => Exit.succeed(exit)
     )
     asked.span = spanOf(message.trace)
+    if (handleNow(cell, asked)) return asked.wait(resume)
+    asked.wait(resume)
     offerAsk(cell, asked)
   }
   return Delivery.of({

@@ -52,9 +52,12 @@ export class Asked<A> extends Deadline implements Envelope {
   readonly payload: unknown
   readonly name: string
   span: Tracer.AnySpan | undefined = undefined
+  /** the answer, once there is one */
+  answered: Exit.Exit<A, AskError> | undefined = undefined
+  private refused: AskError | undefined = undefined
   private readonly timeouts: Timeouts
   private readonly timeout: number
-  private resume: ((exit: Exit.Exit<A, AskError>, refused: AskError | undefined) => void) | undefined
+  private resume: ((exit: Exit.Exit<A, AskError>, refused: AskError | undefined) => void) | undefined = undefined
   private readonly answer: (exit: Exit.Exit<unknown, unknown>) => Exit.Exit<A, AskError>
 
   constructor(
@@ -63,8 +66,7 @@ export class Asked<A> extends Deadline implements Envelope {
     payload: unknown,
     timeout: number,
     timeouts: Timeouts,
-    answer: (exit: Exit.Exit<unknown, unknown>) => Exit.Exit<A, AskError>,
-    resume: (exit: Exit.Exit<A, AskError>, refused: AskError | undefined) => void
+    answer: (exit: Exit.Exit<unknown, unknown>) => Exit.Exit<A, AskError>
   ) {
     super()
     this.name = name
@@ -73,33 +75,46 @@ export class Asked<A> extends Deadline implements Envelope {
     this.timeout = timeout
     this.timeouts = timeouts
     this.answer = answer
+  }
+
+  /** From here on the time counts. Where the answer was there first, it is told at once. */
+  wait(resume: (exit: Exit.Exit<A, AskError>, refused: AskError | undefined) => void): void {
+    if (this.answered !== undefined) return resume(this.answered, this.refused)
     this.resume = resume
-    timeouts.add(timeout, this)
+    this.timeouts.add(this.timeout, this)
   }
 
   reply(exit: Exit.Exit<unknown, unknown>): void {
-    this.finish(this.answer(exit))
+    if (this.answered === undefined) this.finish(this.answer(exit))
   }
 
   succeed(value: unknown): void {
-    this.finish(this.answer(Exit.succeed(value)))
+    if (this.answered === undefined) this.finish(this.answer(Exit.succeed(value)))
   }
 
   refuse(error: AskError): void {
-    this.finish(Exit.fail(error), error)
+    if (this.answered === undefined) this.finish(Exit.fail(error), error)
   }
 
   get abandoned(): boolean {
-    return this.resume === undefined
+    return this.answered !== undefined
+  }
+
+  /** its actor takes no messages any more, so it was certainly not handled */
+  get stopped(): boolean {
+    return this.refused?._tag === "ActorStopped"
   }
 
   expire(): void {
+    if (this.answered !== undefined) return
     this.finish(
       Exit.fail(new AskTimeout({ name: this.name, request: this.tag, timeout: Duration.millis(this.timeout) }))
     )
   }
 
   private finish(exit: Exit.Exit<A, AskError>, refused?: AskError): void {
+    this.answered = exit
+    this.refused = refused
     const resume = this.resume
     if (resume === undefined) return
     this.resume = undefined

@@ -11,7 +11,7 @@ import type { Placement } from "../Placement.ts"
 import { Accepted, type Cell } from "./Cell.ts"
 import { Asked, type Envelope, Told } from "./Envelope.ts"
 import type { Host } from "./Host.ts"
-import { offer, offerAsk } from "./offer.ts"
+import { handleNow, offer, offerAsk } from "./offer.ts"
 import { Status } from "./Status.ts"
 import { closeTag, type Page, pullTag } from "./streams.ts"
 
@@ -301,24 +301,66 @@ const millisOf = (input: Duration.Input): number => {
   return millis
 }
 
-const ask = (ref: Ref, tag: string, payload: unknown, options: AskOptions | undefined) => {
-  const timeout = options?.timeout === undefined ? defaultAskTimeout : millisOf(options.timeout)
-  return Effect.callback<unknown, unknown>((resume) => {
-    const cell = ref.cell
-    const elsewhere = () => ref.runtime.ask(ref, messageOf(ref, tag, payload, Fiber.getCurrent()), timeout)
-    if (cell === undefined || cell.status >= Status.Stopping) {
-      const message = messageOf(ref, tag, payload, Fiber.getCurrent())
-      const forget = cell === undefined ? ref.runtime.tryAsk(ref, message, timeout, resume) : undefined
-      return forget === undefined ? resume(elsewhere()) : Effect.sync(forget)
-    }
-    const asked = new Asked(ref.name, tag, payload, timeout, ref.runtime.host.timeouts, flat, (exit, refused) => {
-      // Refused while it waited in the mailbox: certainly not handled, so its name may be looked up anew.
-      resume(refused?._tag === "ActorStopped" ? elsewhere() : exit)
-    })
-    if (cell.registration.options.trace) asked.span = Fiber.getCurrent()?.cache.span
-    offerAsk(cell, asked)
-  })
+interface AskEffect {
+  readonly ref: Ref
+  readonly tag: string
+  readonly payload: unknown
+  readonly timeout: number
 }
+
+/** An ask; made like a tell, and for the same reason. */
+const AskEffect = function(
+  this: { ref: Ref; tag: string; payload: unknown; timeout: number },
+  ref: Ref,
+  tag: string,
+  payload: unknown,
+  timeout: number
+) {
+  this.ref = ref
+  this.tag = tag
+  this.payload = payload
+  this.timeout = timeout
+} as unknown as new(ref: Ref, tag: string, payload: unknown, timeout: number) => Effect.Effect<unknown, unknown>
+
+AskEffect.prototype = Effectable.Prototype<Effect.Effect<unknown, unknown>>({
+  label: "Ask",
+  evaluate(fiber) {
+    const self = this as unknown as AskEffect
+    const { payload, ref, tag, timeout } = self
+    const cell = ref.cell
+    if (cell === undefined || cell.status >= Status.Stopping) return askElsewhere(self, fiber)
+    const { host, options } = cell.registration
+    const asked = new Asked(ref.name, tag, payload, timeout, host.timeouts, flat)
+    if (options.trace) asked.span = fiber.cache.span
+    const here = handleNow(cell, asked)
+    return here && asked.answered !== undefined && !asked.stopped
+      ? asked.answered
+      : Effect.callback((resume) => {
+        asked.wait((exit) => {
+          // Refused while it waited in the mailbox: certainly not handled, so its name may be looked up anew.
+          resume(asked.stopped ? elsewhere(self, fiber) : exit)
+        })
+        if (!here) offerAsk(cell, asked)
+      })
+  }
+})
+
+const elsewhere = ({ payload, ref, tag, timeout }: AskEffect, fiber: Fiber.Fiber<unknown, unknown>) =>
+  ref.runtime.ask(ref, messageOf(ref, tag, payload, fiber), timeout)
+
+/** An ask of an actor that is on another node, or nowhere. */
+const askElsewhere = (self: AskEffect, fiber: Fiber.Fiber<unknown, unknown>) => {
+  const { payload, ref, tag, timeout } = self
+  return ref.cell === undefined
+    ? Effect.callback<unknown, unknown>((resume) => {
+      const forget = ref.runtime.tryAsk(ref, messageOf(ref, tag, payload, fiber), timeout, resume)
+      return forget === undefined ? resume(elsewhere(self, fiber)) : Effect.sync(forget)
+    })
+    : elsewhere(self, fiber)
+}
+
+const ask = (ref: Ref, tag: string, payload: unknown, options: AskOptions | undefined) =>
+  new AskEffect(ref, tag, payload, options?.timeout === undefined ? defaultAskTimeout : millisOf(options.timeout))
 
 /** The message for `Delivery`, with what of its sender's span travels. */
 const messageOf = (

@@ -24,6 +24,8 @@ export class RunQueue {
   turnedAt = 0
   private readonly dispatcher: Scheduler.SchedulerDispatcher
   private readonly ready = new LastingRing<Runnable>()
+  /** turns on the stack that no run has begun: `handleNow` */
+  nested = 0
   /** a run is on the stack */
   running = false
   private scheduled = false

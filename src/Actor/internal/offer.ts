@@ -3,6 +3,7 @@ import { Effect, Exit } from "effect"
 import { ActorStopped, type TellError } from "../errors.ts"
 import { Accepted, type Cell } from "./Cell.ts"
 import type { Envelope } from "./Envelope.ts"
+import { Status } from "./Status.ts"
 
 /** A tell: waits where the mailbox says so; `stopped` where the actor takes no messages. */
 export const offer = (
@@ -35,4 +36,26 @@ export const offerAsk = (cell: Cell, envelope: Envelope): void => {
   cell.waitForRoom(envelope, (ended) => {
     if (ended) refuse()
   })
+}
+
+/** messages handled on the stack of their senders, one inside the other; beyond that they wait their turn */
+const deepest = 8
+
+/**
+ * Handles a message at once, on its sender's stack, where its actor has nothing else to do: for a sender that waits for the
+ * answer anyhow, so that it need not suspend. False: nothing has happened, and `offerAsk` is the way.
+ */
+export const handleNow = (cell: Cell, envelope: Envelope): boolean => {
+  const { queue } = cell.registration.host
+  if (cell.status !== Status.Idle || queue.held || queue.nested >= deepest) return false
+  // A cell that is ready already is not put into the queue.
+  cell.status = Status.Ready
+  if (cell.accept(envelope) !== Accepted.Yes) {
+    cell.status = Status.Idle
+    return false
+  }
+  queue.nested++
+  cell.turn(1)
+  queue.nested--
+  return true
 }
