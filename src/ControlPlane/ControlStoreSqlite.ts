@@ -23,7 +23,7 @@ import {
 } from "./ControlStore.ts"
 import type { Answer, News, Request, Row, Write } from "./internal/sqliteProtocol.ts"
 import { type SqliteThread, startThread } from "./internal/sqliteThread.edge.ts"
-import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, isRevision } from "./internal/storeData.ts"
+import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes } from "./internal/storeData.ts"
 import { readWithin, writeWithin } from "./internal/storeDeadline.ts"
 import { type Listed, makeWatchSink, type WatchSink } from "./internal/watchSink.ts"
 
@@ -47,6 +47,13 @@ export const settings = {
     default: "5 seconds",
     minimum: 50,
     maximum: 60_000
+  }),
+  /** how long opening may take at start, while other processes hold the file */
+  connectTimeout: Settings.duration({
+    env: "SQLITE_CONNECT_TIMEOUT",
+    default: "10 seconds",
+    minimum: 100,
+    maximum: 600_000
   }),
   /** how often watches look for changes of other processes: half of it is their mean delay, shorter costs processor time */
   pollInterval: Settings.duration({
@@ -222,7 +229,7 @@ export const open = Effect.fnUntraced(function*(
       while: (error) => error._tag === "StoreUnavailable"
     }),
     Effect.timeoutOrElse({
-      duration: values.requestTimeout,
+      duration: values.connectTimeout,
       orElse: () => Effect.fail(unopened(lastReason))
     })
   )
@@ -309,7 +316,7 @@ export const open = Effect.fnUntraced(function*(
   }
   /** a revision that no store gave names no version of the key, whatever is there */
   const atRevision = <A, E>(key: string, revision: string, then: Effect.Effect<A, E>) =>
-    isRevision(revision) ? then : Effect.fail(new RevisionConflict({ key }))
+    String(Number(revision)) === revision ? then : Effect.fail(new RevisionConflict({ key }))
 
   const capabilities: Capabilities = {
     backend: "sqlite",

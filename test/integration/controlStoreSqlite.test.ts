@@ -3,17 +3,16 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Queue, Scope, Stream } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import * as Fs from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Worker } from "node:worker_threads"
-import { afterAll, vi } from "vitest"
+import { vi } from "vitest"
 import { temporaryFolder } from "../../scripts/servers/index.ts"
 import * as SystemEvents from "../../src/Actor/SystemEvents.ts"
 import * as ControlStore from "../../src/ControlPlane/ControlStore.ts"
 import type { WatchEvent } from "../../src/ControlPlane/ControlStore.ts"
 import * as ControlStoreSqlite from "../../src/ControlPlane/ControlStoreSqlite.ts"
-import * as ControlStoreContract from "../../src/Testing/ControlStoreContract.ts"
+import { storeContract } from "./support/storeContract.ts"
 
 const newFile = Effect.map(temporaryFolder("sqlite"), (folder) => join(folder, "store.db"))
 const elapsed = (since: bigint) => Number(process.hrtime.bigint() - since) / 1_000_000
@@ -430,15 +429,11 @@ const cuttable = (file: string) =>
     return { client, cut: Effect.sync(() => Fs.rmSync(link, { force: true })), restore: Effect.asVoid(restore) }
   })
 
-// the cases share one store and keep out of each other's way, so they may wait at the same time
-describe.concurrent("the contract of control stores on SQLite", () => {
-  const folder = Fs.mkdtempSync(join(tmpdir(), "troupe-contract-"))
-  afterAll(() => Fs.rmSync(folder, { recursive: true, force: true }))
-  const file = join(folder, "store.db")
-  const options = {
+storeContract("SQLite keeps the contract", {
+  start: newFile,
+  options: (file) => ({
     client: ControlStoreSqlite.make({ file, requestTimeout: "2 seconds" }),
     cuttable: cuttable(file),
     requestTimeout: "2 seconds"
-  } as const
-  for (const { name, run } of ControlStoreContract.cases(options)) it.live(name, () => run)
+  })
 })

@@ -1,8 +1,9 @@
 /**
  * The store in one SQLite file, synchronously: for the store's own thread, never for a thread that has other things to do.
  *
- * `entries` is the truth, `changes` a log of it by revision for watches, `store` one row with the counter. The counter never
- * falls, so a key that is removed and created again has a higher revision. Several processes may have the file open.
+ * `entries` is the truth, `changes` a log of it by revision for watches. The newest row of the log is the counter of revisions
+ * and is never cut, so the counter never falls, and a key that is removed and created again has a higher revision. A write
+ * touches one page of each table: what it costs is the sync to disk. Several processes may have the file open.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -14,21 +15,17 @@ const applicationId = 0x54525550
 const layoutVersion = 1
 /** milliseconds that SQLite itself may wait while a file is opened; afterwards all waiting is ours */
 const openPatience = 200
-/** what the log keeps for watches that are behind; it is cut to half when it has grown beyond */
-const logEntries = 16_384
-const logBytes = 64 * 1024 * 1024
+/** what the log keeps for watches that are behind, at least; what is beyond goes whenever a process has added as much as below */
+const logEntries = 8_192
+const logBytes = 32 * 1024 * 1024
+const cutAfterEntries = 1_024
+const cutAfterBytes = 8 * 1024 * 1024
 
 const layout = `
-  CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value TEXT NOT NULL, revision INTEGER NOT NULL);
-  CREATE TABLE IF NOT EXISTS changes (revision INTEGER PRIMARY KEY, key TEXT NOT NULL, value TEXT, bytes INTEGER NOT NULL);
-  CREATE TABLE IF NOT EXISTS store (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    identity TEXT NOT NULL,
-    revision INTEGER NOT NULL,
-    oldest INTEGER NOT NULL,
-    bytes INTEGER NOT NULL
-  );
-  INSERT OR IGNORE INTO store VALUES (1, lower(hex(randomblob(16))), 0, 1, 0);
+  CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, revision INTEGER NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS changes (revision INTEGER PRIMARY KEY, key TEXT NOT NULL, bytes INTEGER NOT NULL, value TEXT);
+  CREATE TABLE IF NOT EXISTS store (id INTEGER PRIMARY KEY CHECK (id = 1), identity TEXT NOT NULL);
+  INSERT OR IGNORE INTO store VALUES (1, lower(hex(randomblob(16))));
 `
 
 /**
@@ -79,7 +76,7 @@ export interface SqliteFile {
 }
 
 const inodeOf = (path: string): string | undefined => {
-  const stat = Fs.statSync(path, { throwIfNoEntry: false, bigint: true })
+  const stat = Fs.statSync(path, { throwIfNoEntry: false })
   return stat === undefined ? undefined : `${stat.dev}:${stat.ino}`
 }
 
@@ -87,16 +84,17 @@ const rollback = (db: DatabaseSync): void => {
   if (db.isTransaction) db.exec("ROLLBACK")
 }
 
-/** Refuses what is no store of ours before anything is written to it. */
-const checkOwner = (db: DatabaseSync, path: string): void => {
+/** Is the store made already? Refuses what is no store of ours before anything is written to it. */
+const isMade = (db: DatabaseSync, path: string): boolean => {
   const owner = db.prepare("PRAGMA application_id").get()?.["application_id"]
   const version = Number(db.prepare("PRAGMA user_version").get()?.["user_version"])
   if (owner === applicationId) {
     if (version > layoutVersion) throw new FileTrouble("Refused", `${path} was written by a newer version`)
-    return
+    return true
   }
   const tables = Number(db.prepare("SELECT count(*) AS tables FROM sqlite_schema").get()?.["tables"])
   if (owner !== 0 || tables > 0) throw new FileTrouble("Refused", `${path} is the database of another application`)
+  return false
 }
 
 const open = (path: string, synchronous: "full" | "normal"): DatabaseSync => {
@@ -104,15 +102,20 @@ const open = (path: string, synchronous: "full" | "normal"): DatabaseSync => {
   if (!Fs.existsSync(folder)) throw new FileTrouble("Refused", `the folder ${folder} does not exist`)
   const db = new DatabaseSync(path, { timeout: openPatience })
   try {
-    checkOwner(db, path)
+    // in one transaction, so that a store which another process is just making is not half seen
+    db.exec("BEGIN")
+    const made = isMade(db, path)
+    db.exec("COMMIT")
     const mode = db.prepare("PRAGMA journal_mode = WAL").get()?.["journal_mode"]
     if (mode !== "wal") throw new FileTrouble("Refused", `${path} cannot be shared between processes (${mode})`)
     db.exec(`PRAGMA synchronous = ${synchronous === "full" ? "FULL" : "NORMAL"}`)
-    db.exec("BEGIN IMMEDIATE")
-    checkOwner(db, path)
-    db.exec(layout)
-    db.exec(`PRAGMA application_id = ${applicationId}; PRAGMA user_version = ${layoutVersion}`)
-    db.exec("COMMIT")
+    if (!made) {
+      db.exec("BEGIN IMMEDIATE")
+      isMade(db, path)
+      db.exec(layout)
+      db.exec(`PRAGMA application_id = ${applicationId}; PRAGMA user_version = ${layoutVersion}`)
+      db.exec("COMMIT")
+    }
     // from here on nobody waits inside SQLite: reads and proofs must not stand behind a lock
     db.exec("PRAGMA busy_timeout = 0")
     return db
@@ -134,19 +137,19 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
   const files = [path, `${path}-wal`, `${path}-shm`]
   const inodes = files.map(inodeOf)
 
-  const readStore = db.prepare("SELECT identity, revision, oldest, bytes FROM store")
-  const writeStore = db.prepare("UPDATE store SET revision = ?, oldest = ?, bytes = ?")
+  const begin = db.prepare("BEGIN IMMEDIATE")
+  const commit = db.prepare("COMMIT")
+  const readIdentity = db.prepare("SELECT identity FROM store")
+  const readCounter = db.prepare("SELECT max(revision) AS revision FROM changes")
   const readEntry = db.prepare("SELECT key, value, revision FROM entries WHERE key = ?")
   const readRevision = db.prepare("SELECT revision FROM entries WHERE key = ?")
   const readEntries = db.prepare("SELECT key, value, revision FROM entries WHERE key >= ? AND key < ? ORDER BY key")
-  const put = db.prepare(
-    "INSERT INTO entries (key, value, revision) VALUES (?, ?, ?) "
-      + "ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = excluded.revision"
-  )
-  const drop = db.prepare("DELETE FROM entries WHERE key = ?")
-  const log = db.prepare("INSERT INTO changes (revision, key, value, bytes) VALUES (?, ?, ?, ?)")
+  const create = db.prepare("INSERT INTO entries (key, revision, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+  const update = db.prepare("UPDATE entries SET revision = ?, value = ? WHERE key = ? AND revision = ?")
+  const remove = db.prepare("DELETE FROM entries WHERE key = ? AND revision = ?")
+  const log = db.prepare("INSERT INTO changes (revision, key, bytes, value) VALUES (?, ?, ?, ?)")
   const readLog = db.prepare("SELECT key, value, revision FROM changes WHERE revision > ? ORDER BY revision")
-  const readLogSizes = db.prepare("SELECT revision, bytes FROM changes ORDER BY revision")
+  const readLogSizes = db.prepare("SELECT revision, bytes FROM changes ORDER BY revision DESC")
   const cutLog = db.prepare("DELETE FROM changes WHERE revision < ?")
   const readDataVersion = db.prepare("PRAGMA data_version")
 
@@ -163,44 +166,66 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
     return at < 0 ? undefined : `${files[at]} was removed or replaced`
   }
 
+  const counter = (): number => Number(readCounter.get()?.["revision"] ?? 0)
+  const state = (): State => {
+    const identity = readIdentity.get()?.["identity"]
+    if (typeof identity !== "string") throw new FileTrouble("Broken", "the store has lost its identity")
+    return { identity, revision: counter() }
+  }
+
+  /** One write at that revision; false where the key is not at the revision that it asks for. */
+  const apply = (one: Write, revision: number): boolean =>
+    Number(
+      one.op === "create"
+        ? create.run(one.key, revision, one.value).changes
+        : one.op === "update"
+        ? update.run(revision, one.value, one.key, Number(one.revision)).changes
+        : remove.run(one.key, Number(one.revision)).changes
+    ) === 1
+
+  let addedEntries = 0
+  let addedBytes = 0
+  /** Cuts what is beyond the limits; always leaves the newest. */
+  const tidyLog = (): void => {
+    if (addedEntries < cutAfterEntries && addedBytes < cutAfterBytes) return
+    addedEntries = 0
+    addedBytes = 0
+    let entries = 0
+    let kept = 0
+    for (const row of readLogSizes.iterate()) {
+      const { bytes, revision } = row as unknown as { readonly revision: number; readonly bytes: number }
+      entries += 1
+      kept += bytes
+      if (entries > 1 && (entries > logEntries || kept > logBytes)) {
+        cutLog.run(revision + 1)
+        return
+      }
+    }
+  }
+
   const write = (writes: ReadonlyArray<Write>): ReadonlyArray<WriteResult> => {
-    const gone = replaced()
-    if (gone !== undefined) throw new FileTrouble("Broken", gone)
     let committing = false
     try {
-      db.exec("BEGIN IMMEDIATE")
-      const store = readStore.get() as { revision: number; oldest: number; bytes: number } | undefined
-      if (store === undefined) throw new FileTrouble("Broken", "the counter of revisions is missing")
-      const before = store.revision
+      begin.run()
+      const before = counter()
+      let last = before
       const results = writes.map((one): WriteResult => {
-        const current = readRevision.get(one.key)?.["revision"] as number | undefined
-        const expected = one.op === "create" ? undefined : one.revision
-        if ((current === undefined ? undefined : String(current)) !== expected) return { conflict: current }
-        const revision = store.revision += 1
+        if (!apply(one, last + 1)) return { conflict: readRevision.get(one.key)?.["revision"] as number | undefined }
+        last += 1
         const value = one.op === "remove" ? null : one.value
         const bytes = Buffer.byteLength(one.key) + (value === null ? 0 : Buffer.byteLength(value))
-        if (value === null) drop.run(one.key)
-        else put.run(one.key, value, revision)
-        log.run(revision, one.key, value, bytes)
-        store.bytes += bytes
-        return { revision }
+        log.run(last, one.key, bytes, value)
+        addedEntries += 1
+        addedBytes += bytes
+        return { revision: last }
       })
-      if (store.revision === before) {
-        db.exec("ROLLBACK")
+      if (last === before) {
+        rollback(db)
         return results
       }
-      if (store.revision - store.oldest >= logEntries || store.bytes > logBytes) {
-        for (const row of readLogSizes.iterate()) {
-          const { bytes, revision } = row as unknown as { readonly revision: number; readonly bytes: number }
-          if (store.revision - revision < logEntries / 2 && store.bytes <= logBytes / 2) break
-          store.bytes -= bytes
-          store.oldest = revision + 1
-        }
-        cutLog.run(store.oldest)
-      }
-      writeStore.run(store.revision, store.oldest, store.bytes)
+      tidyLog()
       committing = true
-      db.exec("COMMIT")
+      commit.run()
       const late = replaced()
       if (late !== undefined) throw new FileTrouble("Unknown", late)
       return results
@@ -225,17 +250,15 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
       guarded(() => {
         db.exec("BEGIN")
         try {
-          const state = readStore.get() as unknown as State | undefined
-          if (state === undefined) throw new FileTrouble("Broken", "the counter of revisions is missing")
-          return read(state)
+          return read(state())
         } finally {
           rollback(db)
         }
       }),
-    changesSince: (revision, state) =>
+    changesSince: (revision, now) =>
       guarded(() => {
         const changes = readLog.all(revision) as unknown as ReadonlyArray<Change>
-        return changes.length === state.revision - revision ? changes : undefined
+        return changes.length === now.revision - revision ? changes : undefined
       }),
     dataVersion: () => guarded(() => Number(readDataVersion.get()?.["data_version"])),
     replaced,
