@@ -177,6 +177,22 @@ const bodies: ReadonlyArray<readonly [string, Body]> = [
       yield* one.deregister(idOf("us"), version)
       yield* same("the outcome", yield* tagOf(one.register(registration("us"), version)), "RecordNotFound")
     })],
+  [
+    "a refused registration leaves nothing that a heartbeat could renew",
+    ({ one, other }, { eventually }) =>
+      Effect.gen(function*() {
+        const version = yield* one.register(registration("us"))
+        yield* one.deregister(idOf("us"), version)
+        yield* same("the outcome", yield* tagOf(one.register(registration("us"), version)), "RecordNotFound")
+        for (const plane of [one, other]) {
+          yield* eventually(
+            "a heartbeat is refused",
+            Effect.map(tagOf(plane.heartbeat(idOf("us"), "w1")), (tag) => tag === "RecordNotFound")
+          )
+        }
+        yield* same("listed", yield* one.list, [])
+      })
+  ],
   ["of many that register one id at once exactly one wins", ({ one, other }) =>
     Effect.gen(function*() {
       const outcomes = yield* Effect.forEach(
@@ -534,6 +550,16 @@ const storeBodies: ReadonlyArray<
     (open: Open & { readonly store: ControlStoreService }, tools: Tools) => Effect.Effect<void, unknown, Scope.Scope>
   ]
 > = [
+  [
+    "deregister leaves nothing of it behind",
+    ({ one, store }) =>
+      Effect.gen(function*() {
+        const version = yield* one.register(registration("us"))
+        yield* one.heartbeat(idOf("us"), "w1")
+        yield* one.deregister(idOf("us"), version)
+        yield* same("keys", yield* store.list(keyPrefix), [])
+      })
+  ],
   [
     "foreign and undecodable values are passed over and spoil nothing",
     ({ one, other, store }, { watching, eventually }) =>

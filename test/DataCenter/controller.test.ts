@@ -154,6 +154,21 @@ describe("a change of leader", () => {
       assert.strictEqual(record?.state, "ACTIVE")
     }))
 
+  it.effect("the new leader renews at once also where there is nothing to change in the record", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make
+      const us = yield* world.dataCenter({ name: "us", endpoints: ["lb.example:443"] })
+      const [a] = [yield* us.start(), yield* us.start()]
+      yield* TestClock.adjust("9 seconds")
+      const before = yield* recordOf(world, "us")
+      a.faults.reachable = false
+      yield* us.remove(a.address)
+      yield* TestClock.adjust("500 millis")
+      const after = yield* recordOf(world, "us")
+      assert.strictEqual(after?.version, before?.version)
+      assert.isAbove(Duration.toMillis(after!.lease.remaining), 29_000)
+    }))
+
   it.effect("M14: a rolling restart, leader included, never takes the datacenter out of routing", () =>
     Effect.gen(function*() {
       const world = yield* World.make
@@ -214,7 +229,9 @@ describe("a change of leader", () => {
       const us = yield* world.dataCenter({ name: "us" })
       const [a, b] = [yield* us.start(), yield* us.start()]
       yield* TestClock.adjust("1 second")
+      const version = (yield* recordOf(world, "us"))?.version
       yield* b.close
+      assert.strictEqual((yield* recordOf(world, "us"))?.version, version, "one of several says nothing")
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* stateOf(world, "us"), "ACTIVE")
       yield* a.close
@@ -333,9 +350,10 @@ describe("draining", () => {
       yield* u1.dataCenters.activate("eu")
       yield* TestClock.adjust("2 seconds")
       assert.strictEqual(yield* stateOf(world, "eu"), "ACTIVE")
+      const before = world.backend.revision()
       yield* u1.dataCenters.drain("eu")
       yield* TestClock.adjust(0)
-      world.backend.forget(1)
+      world.backend.forget(world.backend.revision() - before)
       for (let i = 0; i < 30; i++) {
         yield* TestClock.adjust("1 second")
         assert.strictEqual(yield* refused(u1), "RecordNotFound")
@@ -356,6 +374,28 @@ describe("draining", () => {
       yield* TestClock.adjust("10 seconds")
       yield* e1.close
       yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* stateOf(world, "eu"), "DRAINING")
+      yield* eu.nodes[1]!.close
+      yield* TestClock.adjust("1 minute")
+      yield* eu.start()
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* stateOf(world, "eu"), "DRAINING", "a restart of the whole datacenter keeps it too")
+    }))
+
+  it.effect("a start does not make a drained datacenter routable for the moment in which it has not heard of the drain", () =>
+    Effect.gen(function*() {
+      const { e1, eu, u1, world } = yield* drained
+      yield* e1.close
+      const record = yield* recordOf(world, "eu")
+      yield* world.plane.deregister(record!.id, record!.version)
+      const again = yield* eu.start({ deafToWishes: true })
+      for (let i = 0; i < 20; i++) {
+        yield* TestClock.adjust("1 second")
+        assert.notStrictEqual(yield* stateOf(world, "eu"), "ACTIVE")
+        assert.strictEqual(yield* refused(u1), "RecordNotFound")
+      }
+      again.wishes.openUnsafe()
+      yield* TestClock.adjust("15 seconds")
       assert.strictEqual(yield* stateOf(world, "eu"), "DRAINING")
     }))
 
@@ -434,6 +474,27 @@ describe("the cache", () => {
       assert.deepStrictEqual(yield* routableAt(node), ["eu", "us"])
       yield* TestClock.adjust("30 seconds")
       assert.deepStrictEqual(yield* routableAt(node), ["us"])
+    }))
+
+  it.effect("does not tell that a datacenter has gone which was dead before this node started", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make
+      const us = yield* world.dataCenter({ name: "us" })
+      const eu = yield* world.dataCenter({ name: "eu" })
+      const first = yield* us.start()
+      const e1 = yield* eu.start()
+      yield* TestClock.adjust("1 second")
+      e1.faults.reachable = false
+      yield* TestClock.adjust("1 minute")
+      const record = yield* recordOf(world, "eu")
+      assert.strictEqual(Duration.toMillis(record!.lease.remaining), 0)
+      yield* world.plane.deregister(record!.id, record!.version)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(
+        first.events.filter((event) => event._tag === "DataCenterGone").length,
+        1,
+        "told once, when it died"
+      )
     }))
 
   it.effect("tells changes as they come, each datacenter once", () =>

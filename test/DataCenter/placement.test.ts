@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"
+import { dataCenterId } from "../../src/ControlPlane/ControlPlane.ts"
 import type { Target } from "../../src/Actor/Placement.ts"
 import * as World from "./world.ts"
 
@@ -184,7 +185,6 @@ describe("spawn into a datacenter", () => {
     Effect.gen(function*() {
       const { e1, e2, eu, u1, world } = yield* two
       u1.faults.reachable = false
-      // eu comes back as another one behind the same endpoints, and u1 does not know yet
       const refused = yield* Effect.gen(function*() {
         yield* e1.dataCenters.drain("eu", { by: "operator", reason: "maintenance" })
         yield* TestClock.adjust("1 second")
@@ -193,6 +193,26 @@ describe("spawn into a datacenter", () => {
       assert.strictEqual(refused._tag, "RecordNotFound")
       assert.isAbove(world.wire.calls.length, 0, "it was the receiver who refused")
       assert.strictEqual(e1.placed.length + e2.placed.length + eu.names.size, 0)
+    }))
+})
+
+describe("the receiving datacenter", () => {
+  it.effect("takes nothing that was meant for another one, wherever a record sent it", () =>
+    Effect.gen(function*() {
+      const { e1, e2, u1, world } = yield* two
+      const dataCenter = { name: "asia", labels: {} }
+      yield* world.plane.register({
+        id: dataCenterId(dataCenter),
+        dataCenter,
+        endpoints: [e1.endpoint],
+        state: "ACTIVE",
+        writer: "w@1"
+      })
+      yield* TestClock.adjust("1 second")
+      const refused = yield* Effect.flip(u1.placement.spawn(World.spec("a"), to("asia")))
+      assert.strictEqual(refused._tag === "RecordNotFound" && refused.dataCenter, "asia")
+      assert.strictEqual(world.wire.calls.at(-1)?.to, e1.endpoint, "it was asked, and it refused")
+      assert.strictEqual(e1.placed.length + e2.placed.length, 0)
     }))
 })
 

@@ -1,5 +1,5 @@
 // Datacenters without sockets and clusters: the real ring on small fakes of what it stands on, in virtual time.
-import { Context, Effect, Exit, Layer, Option, Scope, Stream, SubscriptionRef } from "effect"
+import { Context, Effect, Exit, Latch, Layer, Option, Scope, Stream, SubscriptionRef } from "effect"
 import type { RpcGroup } from "effect/rpc"
 import type { ActorAddress, Member, NodeAddress } from "../../src/Actor/Address.ts"
 import { nodeKey } from "../../src/Actor/Address.ts"
@@ -67,6 +67,8 @@ export interface NodeInWorld {
   readonly placed: ReadonlyArray<{ readonly spec: SpawnSpec; readonly target: Target }>
   /** cut from the control plane; `silent`: packets vanish */
   readonly faults: { reachable: boolean; silent: boolean; write: "Normal" | "UnknownApplied" | "UnknownNotApplied" }
+  /** while closed, this node hears nothing of operators' wishes */
+  readonly wishes: Latch.Latch
   /** may it do exclusive work? */
   readonly lease: { valid: boolean }
   readonly close: Effect.Effect<void>
@@ -81,6 +83,7 @@ export interface DataCenterInWorld {
   readonly start: (options?: {
     readonly id?: string
     readonly incarnation?: string
+    readonly deafToWishes?: boolean
   }) => Effect.Effect<NodeInWorld>
   readonly remove: (address: NodeAddress) => Effect.Effect<void>
 }
@@ -128,6 +131,7 @@ export const make = Effect.gen(function*() {
         const key = nodeKey(address)
         const faults: NodeInWorld["faults"] = { reachable: true, silent: false, write: "Normal" }
         const lease = { valid: true }
+        const wishes = Latch.makeUnsafe(given.deafToWishes !== true)
         const client = backend.client({
           reachable: () => faults.reachable,
           silent: () => faults.silent,
@@ -174,7 +178,13 @@ export const make = Effect.gen(function*() {
           awaitDataCenter: () => Effect.void
         })
         const plane = ControlPlane.layerStore().pipe(
-          Layer.provideMerge(Layer.succeed(ControlStore.GlobalStore, client))
+          Layer.provideMerge(Layer.succeed(ControlStore.GlobalStore, {
+            ...client,
+            watch: (prefix) =>
+              prefix === ControlPlaneStore.desiredPrefix
+                ? Stream.unwrap(Effect.as(wishes.await, client.watch(prefix)))
+                : client.watch(prefix)
+          }))
         )
         const below = Layer.mergeAll(
           globalStore
@@ -213,6 +223,7 @@ export const make = Effect.gen(function*() {
           events,
           placed,
           faults,
+          wishes,
           lease,
           // a graceful leave: the rings end from the outside in, then the cluster forgets the member
           close: Effect.andThen(Scope.close(scope, Exit.void), remove(address))
