@@ -21,7 +21,7 @@ import { openLink } from "./internal/etcdClient.edge.ts"
 import type { EtcdFailure, EtcdLink } from "./internal/etcdClient.edge.ts"
 import { makeNamespace, makeOperations, rangeOf } from "./internal/etcdOperations.ts"
 import { watchRange } from "./internal/etcdRead.ts"
-import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes } from "./internal/storeData.ts"
+import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, makeIdSource } from "./internal/storeData.ts"
 import { readWithin, writeWithin } from "./internal/storeDeadline.ts"
 
 /** Every setting with its default, range and environment variable; spread it to make a group with another namespace. */
@@ -115,7 +115,7 @@ export const open = Effect.fnUntraced(function*(
   const namespace = makeNamespace(values.namespace)
   const report = yield* makeReport(namespace.root)
   const deadline = values.requestTimeout
-  const operations = makeOperations(link, namespace, deadline, report)
+  const operations = makeOperations(link, namespace, deadline, yield* makeIdSource, report)
   const capabilities: Capabilities = {
     backend: "etcd",
     durable: true,

@@ -22,7 +22,7 @@ import { openLink } from "./internal/natsConnection.edge.ts"
 import { makeOperations } from "./internal/natsOperations.ts"
 import { listBucket, watchBucket } from "./internal/natsRead.ts"
 import type { ReportForeign } from "./internal/natsRead.ts"
-import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes } from "./internal/storeData.ts"
+import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, makeIdSource } from "./internal/storeData.ts"
 import { readWithin, writeWithin } from "./internal/storeDeadline.ts"
 
 /** Every setting with its default, range and environment variable; spread it to make a group with another bucket. */
@@ -112,7 +112,7 @@ export const open = Effect.fnUntraced(function*(
   }
   const report = yield* makeReport(bucket.name)
   const deadline = values.requestTimeout
-  const operations = makeOperations(link, bucket, deadline, config.num_replicas > 1)
+  const operations = makeOperations(link, bucket, deadline, config.num_replicas > 1, yield* makeIdSource)
   const entryChecked = <A, E>(key: string, value: string, write: Effect.Effect<A, E>, operation: string) =>
     Effect.andThen(
       checkEntry(key, value, capabilities.maxValueBytes),

@@ -9,7 +9,7 @@ import { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from 
 import type { ControlStoreService, Entry, Revision, WriteError } from "../ControlStore.ts"
 import { EtcdFailure } from "./etcdClient.edge.ts"
 import type { EtcdLink, Header, KeyValue, RangeResponse } from "./etcdClient.edge.ts"
-import { isRevision, keyProblem, randomId } from "./storeData.ts"
+import { isRevision, keyProblem } from "./storeData.ts"
 
 /** one attempt within an operation's deadline */
 const attemptMillis = 1_000
@@ -101,6 +101,7 @@ export const makeOperations = (
   link: EtcdLink,
   namespace: Namespace,
   deadline: Duration.Duration,
+  nextId: () => string,
   report: (what: string, reason: string) => Effect.Effect<void>
 ): Operations => {
   // the last moments are kept for saying what happened
@@ -188,7 +189,8 @@ export const makeOperations = (
     value: string,
     expected: Revision
   ): Effect.Effect<Revision, WriteError> =>
-    Effect.flatMap(randomId, (writer) => {
+    Effect.suspend(() => {
+      const writer = nextId()
       const change = { request_put: { key: bytesOf(key), value: Buffer.from(`${value}\u001e${writer}`, "utf8") } }
       return writeAt(operation, key, expected, change, writer)
     })

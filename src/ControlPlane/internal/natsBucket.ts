@@ -87,7 +87,7 @@ export interface ReadConsumer {
 }
 
 /**
- * A short-lived consumer that sends the last message of each subject, then all that follow. It proves itself alive each second,
+ * A short-lived consumer that sends what is in the bucket, oldest first, then all that follows. It proves itself alive each second,
  * and the server drops it when nobody listens for a while. Its messages come to `inbox`.
  */
 export const readConsumer = (
@@ -102,7 +102,9 @@ export const readConsumer = (
     const config = {
       name,
       deliver_subject: inbox,
-      deliver_policy: "last_per_subject",
+      // With one version of each key "all" is the last of each, and a 2.9 server delivers it ten times faster than by
+      // "last_per_subject". Where older versions are kept, they come first and the newest wins.
+      deliver_policy: "all",
       ack_policy: "none",
       replay_policy: "instant",
       max_deliver: 1,

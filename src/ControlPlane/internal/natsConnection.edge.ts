@@ -54,6 +54,8 @@ export interface NatsLink {
   readonly send: (subject: string, payload: string) => void
   /** A fresh inbox whose messages go to the callback until the scope ends. */
   readonly inbox: (onMessage: (message: Message) => void) => Effect.Effect<string, LinkFailure, Scope.Scope>
+  /** Is there a connection as far as is known? */
+  readonly isConnected: () => boolean
   /** Suspends until there is a connection. */
   readonly connected: Effect.Effect<void>
   /** Completes with the reason when the connection of this moment is lost; at once where there is none. */
@@ -201,12 +203,16 @@ export const openLink = Effect.fnUntraced(function*(options: LinkOptions) {
   )
 
   const up = Latch.makeUnsafe(true)
+  const inFlight = new Set<(reason: string) => void>()
   let loss = Deferred.makeUnsafe<string>()
   let isUp = true
   const down = (reason: string): void => {
     isUp = false
     up.closeUnsafe()
     Deferred.doneUnsafe(loss, Effect.succeed(reason))
+    const broken = Array.from(inFlight)
+    inFlight.clear()
+    for (const fail of broken) fail(reason)
   }
   const restored = (): void => {
     if (isUp) return
@@ -256,19 +262,22 @@ export const openLink = Effect.fnUntraced(function*(options: LinkOptions) {
         if (!isUp) return Effect.fail(new LinkFailure({ kind: "NotSent", reason: "not connected" }))
         const headers = entries === undefined || entries.length === 0 ? undefined : makeHeaders()
         for (const [name, value] of entries ?? []) headers!.set(name, value)
-        const answer = Effect.tryPromise({
-          try: () =>
-            connection.request(subject, payload, {
-              timeout: Math.max(1, Math.ceil(timeoutMillis)),
-              ...(headers === undefined ? {} : { headers })
-            }),
-          catch: linkFailure
+        return Effect.callback<Message, LinkFailure>((resume) => {
+          // one that was in flight when the connection broke would wait out its timeout
+          const broken = (reason: string) => resume(Effect.fail(new LinkFailure({ kind: "NoAnswer", reason })))
+          inFlight.add(broken)
+          const timeout = Math.max(1, Math.ceil(timeoutMillis))
+          connection.request(subject, payload, headers === undefined ? { timeout } : { timeout, headers }).then(
+            (message) => {
+              inFlight.delete(broken)
+              resume(Effect.succeed(toMessage(message)))
+            },
+            (error) => {
+              inFlight.delete(broken)
+              resume(Effect.fail(linkFailure(error)))
+            }
+          )
         })
-        const broken = Effect.flatMap(
-          Deferred.await(loss),
-          (reason) => Effect.fail(new LinkFailure({ kind: "NoAnswer", reason }))
-        )
-        return Effect.map(Effect.raceFirst(answer, broken), toMessage)
       }),
     send: (subject, payload) => {
       if (isUp && !connection.isClosed()) connection.publish(subject, payload)
@@ -292,6 +301,7 @@ export const openLink = Effect.fnUntraced(function*(options: LinkOptions) {
         ),
         (subscription) => subscription.getSubject()
       ),
+    isConnected: () => isUp,
     connected: up.await,
     lost: Effect.suspend(() => Deferred.await(loss)),
     maxPayload: () => connection.info?.max_payload ?? 1_048_576,

@@ -14,7 +14,7 @@ import { api, codes, isMarker, parseReply, subjectOf, textOf } from "./natsBucke
 import type { Bucket, Reply } from "./natsBucket.ts"
 import { LinkFailure } from "./natsConnection.edge.ts"
 import type { NatsLink } from "./natsConnection.edge.ts"
-import { isRevision, randomId } from "./storeData.ts"
+import { isRevision } from "./storeData.ts"
 
 /** one attempt within an operation's deadline */
 const attemptMillis = 1_000
@@ -51,7 +51,8 @@ export const makeOperations = (
   link: NatsLink,
   bucket: Bucket,
   deadline: Duration.Duration,
-  replicated: boolean
+  replicated: boolean,
+  nextId: () => string
 ): Operations => {
   /** the stream's last sequence as far as this client knows; a wrong guess costs one more attempt */
   let streamLast = 0
@@ -70,9 +71,9 @@ export const makeOperations = (
     let uncertain = false
     let reason = "not connected"
     while (true) {
-      const connected = yield* Effect.timeoutOption(link.connected, Math.max(0, end - (yield* now)))
+      if (!link.isConnected()) yield* Effect.timeoutOption(link.connected, Math.max(0, end - (yield* now)))
       const left = end - (yield* now)
-      if (Option.isNone(connected) || left <= 0) return yield* Effect.fail(failed(reason, uncertain))
+      if (left <= 0 || !link.isConnected()) return yield* Effect.fail(failed(reason, uncertain))
       const result = yield* Effect.result(attempt(Math.min(attemptMillis, left), uncertain))
       if (Result.isSuccess(result)) return result.success
       const failure = result.failure
@@ -198,26 +199,25 @@ export const makeOperations = (
     expected: Revision,
     marker: boolean
   ): Effect.Effect<Revision, WriteError> =>
-    Effect.flatMap(
-      randomId,
-      (messageId) =>
-        persistWrite(operation, (timeoutMillis, uncertain) => {
-          const once = Effect.flatMap(
-            publish(key, value, expected, messageId, marker, timeoutMillis),
-            (published): Effect.Effect<Revision, RevisionConflict | OutcomeUnknown | LinkFailure> =>
-              published._tag === "Applied"
-                ? Effect.succeed(published.revision)
-                : published._tag === "Duplicate"
-                ? readBack(operation, key, messageId, timeoutMillis)
-                : guarded(expected)
-                ? whatMoved(key, expected, messageId, uncertain, timeoutMillis)
-                : uncertain
-                ? readBack(operation, key, messageId, timeoutMillis)
-                : Effect.fail(new RevisionConflict({ key }))
-          )
-          return guarded(expected) ? turn.withPermit(once) : once
-        })
-    )
+    Effect.suspend(() => {
+      const messageId = nextId()
+      return persistWrite(operation, (timeoutMillis, uncertain) => {
+        const once = Effect.flatMap(
+          publish(key, value, expected, messageId, marker, timeoutMillis),
+          (published): Effect.Effect<Revision, RevisionConflict | OutcomeUnknown | LinkFailure> =>
+            published._tag === "Applied"
+              ? Effect.succeed(published.revision)
+              : published._tag === "Duplicate"
+              ? readBack(operation, key, messageId, timeoutMillis)
+              : guarded(expected)
+              ? whatMoved(key, expected, messageId, uncertain, timeoutMillis)
+              : uncertain
+              ? readBack(operation, key, messageId, timeoutMillis)
+              : Effect.fail(new RevisionConflict({ key }))
+        )
+        return guarded(expected) ? turn.withPermit(once) : once
+      })
+    })
 
   const ifRevision = <A>(key: string, revision: Revision, write: Effect.Effect<A, WriteError>) =>
     isRevision(revision) ? write : Effect.fail(new RevisionConflict({ key }))

@@ -68,3 +68,13 @@ export const randomId: Effect.Effect<string> = Effect.map(
   Effect.all([Random.next, Random.next, Random.next, Random.next]),
   (parts) => parts.map(hex).join("")
 )
+
+/**
+ * A source of ids that no other client gives out: 96 random bits of its own and a counter, as 32 hex digits. A write carries one, so
+ * that its writer recognises it after an answer was lost.
+ */
+export const makeIdSource: Effect.Effect<() => string> = Effect.map(randomId, (random) => {
+  const own = random.slice(0, 24)
+  let count = 0
+  return () => own + (count++ % 0x1_0000_0000).toString(16).padStart(8, "0")
+})
