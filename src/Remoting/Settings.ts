@@ -16,10 +16,16 @@ export const settings = Settings.group("remoting", {
   advertisedHost: Settings.optionalText({ env: "TROUPE_ADVERTISED_HOST" }),
   /** default 0: the bound port */
   advertisedPort: Settings.int({ env: "TROUPE_ADVERTISED_PORT", default: 0, minimum: 0, maximum: 65_535 }),
-  /** shared by all nodes of the system; without it only loopback is bound, advertised and let in */
+  /** shared by all nodes of the system; without it or TLS only loopback is bound, advertised and let in */
   secret: Settings.optionalSecret({ env: "TROUPE_SECRET" }),
   /** a second secret in force: the old one, while a new one is rolled out. Two nodes need one in common. */
   previousSecret: Settings.optionalSecret({ env: "TROUPE_PREVIOUS_SECRET" }),
+  /** PEM file of this node's certificate; with key and authority: mutual TLS on every connection */
+  tlsCertificate: Settings.optionalText({ env: "TROUPE_TLS_CERTIFICATE" }),
+  /** PEM file of its private key */
+  tlsKey: Settings.optionalText({ env: "TROUPE_TLS_KEY" }),
+  /** PEM file of the authority that has signed the certificates of all nodes; a node's must name its advertised host */
+  tlsAuthority: Settings.optionalText({ env: "TROUPE_TLS_AUTHORITY" }),
   /** lets anybody in who reaches the port. For closed networks only. */
   allowInsecure: Settings.boolean({ env: "TROUPE_ALLOW_INSECURE", default: false }),
   /** largest frame, in bytes: a message with its payload must fit; the smaller side's cap holds */
@@ -69,8 +75,11 @@ const checked = (values: RemotingSettings): Effect.Effect<RemotingSettings, Sett
     if (values.secret === undefined && values.previousSecret !== undefined) {
       return bad("previousSecret", "needs a secret that replaces it")
     }
-    if (values.secret === undefined && !values.allowInsecure) {
-      const exposed = "is not loopback: set a secret, or allowInsecure to let everybody in"
+    const tls = { tlsCertificate: values.tlsCertificate, tlsKey: values.tlsKey, tlsAuthority: values.tlsAuthority }
+    const missing = Object.entries(tls).filter(([, path]) => path === undefined)
+    if (missing.length === 1 || missing.length === 2) return bad(missing[0]![0], "is missing for TLS")
+    if (values.secret === undefined && missing.length > 0 && !values.allowInsecure) {
+      const exposed = "is not loopback: set a secret or TLS, or allowInsecure to let everybody in"
       if (!isLoopback(values.host)) return bad("host", `${values.host} ${exposed}`)
       const { advertisedHost } = values
       if (advertisedHost !== undefined && !isLoopback(advertisedHost)) {

@@ -8,6 +8,7 @@
 import { Clock, Context, Duration, Effect, Layer, Queue, type Scope } from "effect"
 import { type FrameTooLarge, type NodeUnreachable, SettingInvalid } from "../Actor/errors.ts"
 import { connect, listen, type SocketOptions } from "./internal/tcp.edge.ts"
+import { readMaterial } from "./internal/tls.edge.ts"
 import * as Settings from "./Settings.ts"
 
 export { defaultMaxFrameBytes, hardMaxFrameBytes } from "./Limits.ts"
@@ -17,6 +18,8 @@ export interface Connection {
   readonly peer: string
   /** is the other side on this machine's loopback? decides whether a shared secret may be absent */
   readonly loopback: boolean
+  /** With mutual TLS: does the peer's certificate name that host? Absent where there is no certificate. */
+  readonly certifies?: ((host: string) => boolean) | undefined
   /**
    * Queues a frame behind those sent before; what piles up while a write is in flight leaves in one write. Waits only while
    * the outbox is over its bound. Fails `NodeUnreachable` (`NotSent`) once the connection is over.
@@ -62,11 +65,20 @@ export const makeTcp = Effect.fnUntraced(function*(settings: Settings.RemotingSe
       reason: `is required with ${settings.host}, which nobody can dial`
     })
   }
+  const { tlsAuthority: ca, tlsCertificate: cert, tlsKey: key } = settings
+  const material = cert === undefined || key === undefined || ca === undefined
+    ? undefined
+    : yield* Effect.sync(() => readMaterial({ cert, key, ca }))
+  if (material !== undefined && "reason" in material) {
+    return yield* new SettingInvalid({ setting: `remoting.${material.setting}`, reason: material.reason })
+  }
   const clock = yield* Clock.Clock
   const options: SocketOptions = {
     maxFrameBytes: settings.maxFrameBytes,
     outboxBytes: settings.outboxBytes,
     frameTimeout: Duration.toMillis(settings.frameTimeout),
+    handshakeTimeout: Duration.toMillis(settings.handshakeTimeout),
+    tls: material,
     now: () => Number(clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
   }
   const accept = yield* Queue.unbounded<Connection>()
@@ -95,8 +107,8 @@ export const makeTcp = Effect.fnUntraced(function*(settings: Settings.RemotingSe
 })
 
 /**
- * TCP. Binds `host:port` and says the bound or the advertised address. Off loopback without a secret (and without
- * `allowInsecure`) it is `SettingInvalid`, as is a port that cannot be bound.
+ * TCP, with mutual TLS where a certificate is set. Binds `host:port` and says the bound or the advertised address. Off loopback
+ * without a secret or TLS (and without `allowInsecure`) it is `SettingInvalid`, as is a port that cannot be bound.
  */
 export const layerTcp = (options: Settings.RemotingOptions = {}): Layer.Layer<Transport, SettingInvalid> =>
   Layer.effect(Transport, Effect.flatMap(Settings.decode(options), makeTcp))

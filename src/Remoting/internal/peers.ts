@@ -272,10 +272,17 @@ export class Peers {
       self: self(),
       nonce: entropy(Handshake.nonceBytes),
       secrets: secretsOf(settings),
-      insecure: connection.loopback || settings.allowInsecure,
+      insecure: connection.loopback || settings.allowInsecure || connection.certifies !== undefined,
       peer: connection.peer,
       expected,
-      admit: (peer) => this.shunned.has(nodeKey(peer)) ? "its lease is closed" : undefined
+      admit: (peer) => {
+        if (this.shunned.has(nodeKey(peer))) return "its lease is closed"
+        // whom we dialed the transport has checked; who dials us must be who it says it is
+        const accepted = expected === undefined && connection.certifies !== undefined
+        return accepted && !peer.client && !connection.certifies(peer.host)
+          ? "its certificate does not name it"
+          : undefined
+      }
     }
   }
 

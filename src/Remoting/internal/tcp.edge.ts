@@ -4,9 +4,11 @@
  */
 import { Effect, Exit } from "effect"
 import * as net from "node:net"
+import * as tls from "node:tls"
 import { FrameTooLarge, NodeUnreachable } from "../../Actor/errors.ts"
 import type { Connection } from "../Transport.ts"
 import { Framer, headerBytes } from "./framer.ts"
+import { certifies, type TlsMaterial } from "./tls.edge.ts"
 import { Malformed } from "./wire.ts"
 
 export interface SocketOptions {
@@ -14,6 +16,10 @@ export interface SocketOptions {
   readonly outboxBytes: number
   /** milliseconds in which a frame that has begun must be complete */
   readonly frameTimeout: number
+  /** mutual TLS on every connection */
+  readonly tls: TlsMaterial | undefined
+  /** milliseconds for the TLS handshake of a peer that dials */
+  readonly handshakeTimeout: number
   /** milliseconds, monotonic */
   readonly now: () => number
 }
@@ -38,6 +44,7 @@ const writeHeader = (bytes: Uint8Array, length: number): void => {
 class SocketConnection implements Connection {
   readonly peer: string
   readonly loopback: boolean
+  readonly certifies: ((host: string) => boolean) | undefined
   private readonly socket: net.Socket
   private readonly options: SocketOptions
   private readonly framer: Framer
@@ -57,6 +64,7 @@ class SocketConnection implements Connection {
     this.options = options
     this.peer = `${socket.remoteAddress ?? "?"}:${socket.remotePort ?? 0}`
     this.loopback = isLoopbackAddress(socket.remoteAddress)
+    this.certifies = socket instanceof tls.TLSSocket ? certifies(socket) : undefined
     this.framer = new Framer(options.maxFrameBytes)
     socket.setNoDelay(true)
     socket.on("data", (chunk: Buffer) => this.onBytes(chunk))
@@ -231,11 +239,21 @@ export const listen = (
 ): Effect.Effect<{ readonly port: number; readonly close: Effect.Effect<void> }, { readonly reason: string }> =>
   Effect.callback((resume) => {
     const sockets = new Set<net.Socket>()
-    const server = net.createServer({ pauseOnConnect: true }, (socket) => {
+    const onSocket = (socket: net.Socket) => void options.onConnection(new SocketConnection(socket, options))
+    const server = options.tls === undefined ? net.createServer({ pauseOnConnect: true }, onSocket) : tls.createServer({
+      ...options.tls,
+      minVersion: "TLSv1.3",
+      requestCert: true,
+      rejectUnauthorized: true,
+      handshakeTimeout: options.handshakeTimeout
+    }, onSocket)
+    // the sockets below TLS too, so that none outlives the server
+    server.on("connection", (socket: net.Socket) => {
       sockets.add(socket)
       socket.on("close", () => sockets.delete(socket))
-      options.onConnection(new SocketConnection(socket, options))
     })
+    // a peer without a good certificate: its connection ends, nothing else happens
+    server.on("tlsClientError", () => {})
     server.once("error", (error: NodeJS.ErrnoException) => resume(Effect.fail({ reason: error.message })))
     server.listen(options.port, options.host, () => {
       // a failed accept (too many open files) concerns that connection only
@@ -260,13 +278,21 @@ export const connect = (
   options: SocketOptions
 ): Effect.Effect<Connection, NodeUnreachable> =>
   Effect.callback((resume) => {
-    const socket = net.connect({ host: to.host, port: to.port })
+    const socket = options.tls === undefined ? net.connect({ host: to.host, port: to.port }) : tls.connect({
+      ...options.tls,
+      host: to.host,
+      port: to.port,
+      minVersion: "TLSv1.3",
+      rejectUnauthorized: true,
+      // names the certificate must have; an address is no server name
+      ...(net.isIP(to.host) === 0 ? { servername: to.host } : {})
+    })
     const failed = (error: NodeJS.ErrnoException) =>
       resume(Effect.fail(
         new NodeUnreachable({ node: `${to.host}:${to.port}`, outcome: "NotSent", reason: error.code ?? error.message })
       ))
     socket.once("error", failed)
-    socket.once("connect", () => {
+    socket.once(options.tls === undefined ? "connect" : "secureConnect", () => {
       const connection = new SocketConnection(socket, options)
       socket.off("error", failed)
       resume(Effect.succeed(connection))
