@@ -1,2 +1,3 @@
-/** The store on one SQLite file, for several processes on one machine. No vendor client: it uses Node's own `node:sqlite`. */
+/** One SQLite file behind the store port and the control plane, for processes of one machine. It uses Node's own `node:sqlite`. */
+export * as ControlPlaneSqlite from "./ControlPlaneSqlite.ts"
 export * as ControlStoreSqlite from "./ControlStoreSqlite.ts"
