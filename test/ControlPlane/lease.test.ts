@@ -109,6 +109,30 @@ describe("an owner", () => {
       assert.isTrue(lease.isValid())
     }))
 
+  it.effect("gives a renewal up after a quarter of the duration, and tries again", () =>
+    Effect.gen(function*() {
+      const backend = yield* ControlStore.makeMemoryBackend
+      let silent = false
+      const tries: Array<number> = []
+      const store = backend.client({ silent: () => silent })
+      const lease = yield* Lease.hold({
+        ...store,
+        update: (key, value, revision) =>
+          Effect.andThen(
+            Effect.flatMap(Clock.currentTimeMillis, (now) => Effect.sync(() => tries.push(now))),
+            store.update(key, value, revision)
+          )
+      }, { key, duration })
+      silent = true
+      yield* TestClock.adjust("9 seconds")
+      assert.isAtLeast(tries.length, 3, "tries in nine seconds of silence")
+      for (const [index, at] of tries.entries()) if (index > 0) assert.isAtMost(at - tries[index - 1]!, 3_300)
+      assert.isTrue(lease.isValid())
+      silent = false
+      yield* TestClock.adjust("3 seconds")
+      assert.isTrue(lease.isValid())
+    }))
+
   it.effect("counts from the send time of a renewal, not from its answer", () =>
     Effect.gen(function*() {
       const { owner, faults } = yield* world
