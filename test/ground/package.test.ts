@@ -90,6 +90,7 @@ const promised = [
   "./ControlPlane",
   "./ControlPlane/Nats",
   "./ControlPlane/Etcd",
+  "./ControlPlane/Sqlite",
   "./Cluster",
   "./DataCenter",
   "./Layers",
@@ -163,6 +164,20 @@ describe("the package as it is published", () => {
     }
     Fs.writeFileSync(Path.join(consumer, "program.ts"), program)
     expect(node(["program.ts"], consumer)).toMatchObject({ status: 0, stdout: "value: 42\n" })
+  })
+
+  it("starts the thread of the SQLite store from what is published", () => {
+    Fs.writeFileSync(
+      Path.join(consumer, "sqlite.mjs"),
+      `
+import { ControlStoreSqlite } from "effect-troupe/ControlPlane/Sqlite"
+import { Effect } from "effect"
+const store = ControlStoreSqlite.make({ file: ${JSON.stringify(Path.join(folder, "published.db"))} })
+const revision = await Effect.runPromise(Effect.scoped(Effect.flatMap(store, (opened) => opened.create("k", "1"))))
+console.log("revision: " + revision)
+`
+    )
+    expect(node(["sqlite.mjs"], consumer)).toMatchObject({ status: 0, stdout: "revision: 1\n" })
   })
 
   it("loads every sub-path but the vendors' without any vendor client", () => {
