@@ -1,5 +1,6 @@
 /** One node: messages, questions, actors by the million, and whether cost grows with what is idle. Main-thread CPU. */
 import { type Options, type Result, type Side, troupe } from "./harness.ts"
+import { ask, tell } from "./local/messages.ts"
 import type { Spawned } from "./local/spawn.ts"
 import { type Bench, inOneProcess, reports } from "./processes.ts"
 
@@ -59,8 +60,8 @@ async function* spawn(options: Options): AsyncGenerator<Result> {
 }
 
 export const bench: Bench = {
-  tell: inOneProcess("local/tell.ts"),
-  ask: inOneProcess("local/ask.ts"),
+  tell,
+  ask,
   flat: inOneProcess("local/flat.ts"),
   spawn
 }

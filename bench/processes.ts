@@ -44,3 +44,26 @@ export async function* reports<A>(module: string, argument: unknown): AsyncGener
 /** The results of modules that measure several figures in one process. */
 export const inOneProcess = (module: string) => (options: Options): AsyncIterable<Result> =>
   reports<Result>(module, options)
+
+/** A process that answers one order after the other. */
+export interface Partner<Order, Answer> {
+  readonly ask: (order: Order) => Promise<Answer>
+  readonly end: () => void
+}
+
+export const startPartner = <Order, Answer>(module: string, argument: unknown): Partner<Order, Answer> => {
+  const child = start(module, argument)
+  return {
+    ask: (order) =>
+      new Promise((resolve, reject) => {
+        const ended = () => reject(new Error(`${module} ${JSON.stringify(argument)} has ended`))
+        child.once("exit", ended)
+        child.once("message", (answer) => {
+          child.off("exit", ended)
+          resolve(answer as Answer)
+        })
+        child.send(order as object)
+      }),
+    end: () => void child.kill("SIGKILL")
+  }
+}

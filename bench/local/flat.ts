@@ -2,7 +2,7 @@
  * Does a message cost more where much is idle? The dense tell to 1,000 actors beside 10 and beside 100,000 of each thing that a
  * runtime might scan. A process of its own.
  */
-import { Actor, ActorSystem } from "effect-troupe"
+import { Actor, ActorContext, ActorSystem } from "effect-troupe"
 import { Effect, Layer, ManagedRuntime, Schema } from "effect"
 import { Rpc } from "effect/rpc"
 import { asked, compete, type Contestant, cpuPer, type Options, report, type Result } from "../harness.ts"
@@ -16,23 +16,79 @@ const size = options.quick ? 10 : 1000
 const each = 16
 const loops = options.quick ? 1 : 40
 
-/** Never answers within the bench: who asks it waits, and holds a deadline. */
-const Silent = Actor.make("Silent", { protocol: [Rpc.make("Wait", { success: Schema.Void })] })
-const layerSilent = Silent.toLayer(Effect.succeed(Silent.of({ Wait: () => Effect.never })))
+/** Does as it is told, and is idle from then on. */
+const Idler = Actor.make("Idler", {
+  protocol: [
+    // never answered within the bench: who asks it waits, and holds a deadline
+    Rpc.make("Wait", { success: Schema.Void }),
+    Rpc.make("Children", { payload: { count: Schema.Number }, success: Schema.Void }),
+    Rpc.make("Timers", { payload: { count: Schema.Number }, success: Schema.Void }),
+    Rpc.make("Watch", { payload: { name: Schema.String }, success: Schema.Void })
+  ]
+})
+const layerIdler = Idler.toLayer(Effect.gen(function*() {
+  const context = yield* ActorContext.ActorContext
+  const system = yield* ActorSystem.ActorSystem
+  return Idler.of({
+    Wait: () => context.fork(Effect.never),
+    Children: ({ count }) =>
+      Effect.forEach(Array.from({ length: count }), (_, i) => context.spawnChild(Counter, `child-${i}`), {
+        discard: true
+      }).pipe(Effect.orDie),
+    Timers: ({ count }) =>
+      Effect.forEach(
+        Array.from({ length: count }),
+        (_, i) => context.timers.once(`timer-${i}`, 3_600_000 + i, Effect.void),
+        { discard: true }
+      ),
+    Watch: ({ name }) =>
+      Effect.flatMap(system.actorOf(Counter, name), (actor) => context.watch(actor, () => Effect.void)).pipe(
+        Effect.orDie
+      )
+  })
+}))
+
+const long = { timeout: 3_600_000 }
 
 /** What is idle beside the actors that are told, by name: brings about `count` of it. */
 const idle = {
   actors: (count: number) =>
     Effect.gen(function*() {
       const system = yield* ActorSystem.ActorSystem
-      return yield* Effect.forEach(Array.from({ length: count }), (_, i) => system.spawn(Counter, `idle-${i}`))
+      yield* Effect.forEach(Array.from({ length: count }), (_, i) => system.spawn(Counter, `idle-${i}`), {
+        discard: true
+      })
     }),
+  /** of one parent */
+  children: (count: number) =>
+    Effect.gen(function*() {
+      const system = yield* ActorSystem.ActorSystem
+      const parent = yield* system.spawn(Idler, "parent")
+      yield* parent.ask.Children({ count }, long)
+    }),
+  /** of one actor, each of another duration */
+  timers: (count: number) =>
+    Effect.gen(function*() {
+      const system = yield* ActorSystem.ActorSystem
+      const actor = yield* system.spawn(Idler, "timed")
+      yield* actor.ask.Timers({ count }, long)
+    }),
+  /** one watcher each, all of an actor that is told */
+  watchers: (count: number) =>
+    Effect.gen(function*() {
+      const system = yield* ActorSystem.ActorSystem
+      for (let i = 0; i < count; i++) {
+        const watcher = yield* system.spawn(Idler, `watcher-${i}`)
+        yield* watcher.ask.Watch({ name: "actor-0" }, long)
+      }
+    }),
+  /** asks that wait */
   deadlines: (count: number) =>
     Effect.gen(function*() {
       const system = yield* ActorSystem.ActorSystem
-      const silent = yield* system.spawn(Silent, "silent")
+      const actor = yield* system.spawn(Idler, "silent")
       for (let i = 0; i < count; i++) {
-        yield* Effect.forkDetach(Effect.exit(silent.ask.Wait({ timeout: 3_600_000 + i % 1000 })), {
+        yield* Effect.forkDetach(Effect.exit(actor.ask.Wait({ timeout: 3_600_000 + i % 1000 })), {
           startImmediately: true
         })
       }
@@ -42,7 +98,7 @@ const idle = {
 const contestant = async (count: number, what: keyof typeof idle): Promise<Contestant> => {
   const arrivals = new Arrivals()
   const runtime = ManagedRuntime.make(
-    Layer.merge(layerCounter("sync", arrivals), layerSilent).pipe(Layer.provideMerge(layerSystem))
+    Layer.merge(layerCounter("sync", arrivals), layerIdler).pipe(Layer.provideMerge(layerSystem))
   )
   const actors = await runtime.runPromise(spawnAll(size))
   await runtime.runPromise(idle[what](count))

@@ -30,5 +30,7 @@ export interface Crowd {
   readonly tell: (each: number, loops: number) => Promise<void>
   /** `count` questions, of which `inFlight` wait at any time, asker i with actor i; each with a timeout. */
   readonly ask?: ((inFlight: number, count: number) => Promise<void>) | undefined
+  /** The same, each question behind a message to the same actor, so that it must wait in the mailbox. */
+  readonly askBehind?: ((inFlight: number, count: number) => Promise<void>) | undefined
   readonly close?: (() => Promise<void>) | undefined
 }

@@ -80,6 +80,16 @@ export const makeTroupe = async (size: number, style: Style = "sync"): Promise<C
   const arrivals = new Arrivals()
   const runtime = startTroupe(style, arrivals)
   const actors = await runtime.runPromise(spawnAll(size))
+  const asking = (
+    inFlight: number,
+    count: number,
+    one: (actor: (typeof actors)[number]) => Effect.Effect<unknown, unknown>
+  ) =>
+    runtime.runPromise(Effect.forEach(
+      Array.from({ length: inFlight }, (_, asker) => actors[asker % size]!),
+      (actor) => times(count / inFlight, () => one(actor)),
+      { concurrency: "unbounded", discard: true }
+    ))
   return {
     tell: (each, loops) => {
       const total = size * each * loops
@@ -87,12 +97,9 @@ export const makeTroupe = async (size: number, style: Style = "sync"): Promise<C
       runtime.runFork(times(total, (i) => actors[Math.floor(i / each) % size]!.tell.Add({ n: 1 })))
       return done
     },
-    ask: (inFlight, count) =>
-      runtime.runPromise(Effect.forEach(
-        Array.from({ length: inFlight }, (_, asker) => actors[asker % size]!),
-        (actor) => times(count / inFlight, () => actor.ask.Total({ n: 1 })),
-        { concurrency: "unbounded", discard: true }
-      )),
+    ask: (inFlight, count) => asking(inFlight, count, (actor) => actor.ask.Total({ n: 1 })),
+    askBehind: (inFlight, count) =>
+      asking(inFlight, count, (actor) => Effect.andThen(actor.tell.Add({ n: 1 }), actor.ask.Total({ n: 1 }))),
     close: () => runtime.dispose()
   }
 }
