@@ -47,8 +47,8 @@ export class RefRuntime {
 
   ref(kind: KindDefinition, name: string, address: ActorAddress, dataCenter?: string): Ref {
     let classes = this.surfaces.get(kind)
-    if (classes === undefined) this.surfaces.set(kind, classes = surfaceClasses(kind))
-    return new Ref(this, classes, kind, name, address, dataCenter)
+    if (classes === undefined) this.surfaces.set(kind, classes = surfaceClasses(this, kind))
+    return new Ref(classes, name, address, dataCenter)
   }
 
   /** The name's present address, other than the one that has just failed. */
@@ -190,34 +190,36 @@ const samePlacement = (a: ActorAddress, b: ActorAddress): boolean =>
 
 /** A reference. `tell` and `ask` are made on first use, from classes shared by all references of the kind. */
 export class Ref implements ActorRef {
-  readonly kind: KindDefinition
   readonly name: string
   readonly dataCenter: string | undefined
-  readonly runtime: RefRuntime
-  address: ActorAddress
   /** where messages go straight to; undefined: the actor is elsewhere, or was not found here */
   cell: Cell | undefined
   private readonly classes: SurfaceClasses
+  /** undefined: that of the cell, which is made when somebody wants it */
+  private known: ActorAddress | undefined
 
-  constructor(
-    runtime: RefRuntime,
-    classes: SurfaceClasses,
-    kind: KindDefinition,
-    name: string,
-    address: ActorAddress,
-    dataCenter: string | undefined
-  ) {
-    this.runtime = runtime
+  constructor(classes: SurfaceClasses, name: string, address: ActorAddress, dataCenter: string | undefined) {
     this.classes = classes
-    this.kind = kind
     this.name = name
-    this.address = address
     this.dataCenter = dataCenter
-    this.cell = runtime.host.cellAt(address)
+    this.cell = classes.runtime.host.cellAt(address)
+    this.known = this.cell === undefined ? address : undefined
+  }
+
+  get kind(): KindDefinition {
+    return this.classes.kind
+  }
+
+  get runtime(): RefRuntime {
+    return this.classes.runtime
+  }
+
+  get address(): ActorAddress {
+    return this.known ??= this.cell!.address
   }
 
   moveTo(address: ActorAddress): void {
-    this.address = address
+    this.known = address
     this.cell = this.runtime.host.cellAt(address)
   }
 
@@ -402,12 +404,14 @@ const streamOf = (ref: Ref, tag: string, payload: unknown, options: AskOptions |
 const to: unique symbol = Symbol("to")
 
 interface SurfaceClasses {
+  readonly runtime: RefRuntime
+  readonly kind: KindDefinition
   readonly tell: new(ref: Ref) => object
   readonly ask: new(ref: Ref) => object
 }
 
 /** For each message of the kind one method, on prototypes that all references of the kind share. */
-const surfaceClasses = (kind: KindDefinition): SurfaceClasses => {
+const surfaceClasses = (runtime: RefRuntime, kind: KindDefinition): SurfaceClasses => {
   class TellSurface {
     readonly [to]: Ref
     constructor(ref: Ref) {
@@ -438,5 +442,5 @@ const surfaceClasses = (kind: KindDefinition): SurfaceClasses => {
         }
     })
   }
-  return { tell: TellSurface, ask: AskSurface }
+  return { runtime, kind, tell: TellSurface, ask: AskSurface }
 }
