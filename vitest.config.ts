@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os"
 import { defineConfig } from "vitest/config"
 
 /** What the ground must hold: house rules, the published package, the pages. Processes, but no clocks. */
@@ -6,6 +7,9 @@ const ground = ["test/ground/**/*.test.ts"]
 const integration = ["test/integration/**/*.test.ts"]
 /** Failures of whole processes and servers: minutes, not seconds. */
 const faults = ["test/faults/**/*.test.ts"]
+
+/** All cores, and never one alone: with one worker a project would be put behind those that need real clocks. */
+const maxWorkers = Math.max(2, availableParallelism())
 
 export default defineConfig({
   test: {
@@ -16,12 +20,13 @@ export default defineConfig({
           name: "unit",
           include: ["test/**/*.test.ts", "examples/**/*.test.ts"],
           exclude: [...ground, ...integration, ...faults],
-          testTimeout: 30_000
+          testTimeout: 30_000,
+          maxWorkers
         }
       },
       {
         extends: true,
-        test: { name: "ground", include: ground, testTimeout: 60_000, hookTimeout: 120_000 }
+        test: { name: "ground", include: ground, testTimeout: 60_000, hookTimeout: 120_000, maxWorkers }
       },
       {
         // one file at a time: real clocks, and two cores are soon busy with servers
