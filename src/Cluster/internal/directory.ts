@@ -145,12 +145,12 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
         fork(revoke(table, name, command.placement, command.host))
         return
       case "FindHome":
-        fork(relocation.seek({
+        relocation.seek({
           spec: command.spec,
           not: command.not,
           isHomeless: () => isCurrent(table) && table.names.get(name)?._tag === "Homeless",
           offer: (candidates) => offer(table, name, candidates)
-        }))
+        })
         return
       case "AnswerGrant":
         for (const waiter of takeWaiters(command.waiters)) {

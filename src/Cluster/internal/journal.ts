@@ -40,7 +40,9 @@ const slack = 64
 /** How long a hole in a listing is taken for a stale replica's, in milliseconds; after that for a loss. */
 const holePatience = 20_000
 /** Share of the largest value that the store takes which one record may fill. */
-const fill = 0.5
+const fill = 0.75
+/** Characters of a change besides its texts: field names, numbers, punctuation. */
+const fixedCharacters = 220
 
 const backoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(Schedule.jittered)
 
@@ -136,7 +138,18 @@ export const make = Effect.fnUntraced(function*(membership: Membership, tables: 
       note(record.changes)
     })
 
-  const sizeOf = (changes: ReadonlyArray<Record.Change>): number => JSON.stringify(changes).length * 2
+  /** Bytes that the changes take at most, without writing them out twice: a character takes three bytes or fewer. */
+  const sizeOf = (changes: ReadonlyArray<Record.Change>): number => {
+    let characters = 0
+    for (const change of changes) {
+      characters += change._tag === "Removed"
+        ? fixedCharacters + change.name.length
+        : fixedCharacters + change.placed.host.length + change.placed.spec.name.length + change.placed.spec.id.length +
+          change.placed.spec.kind.length + (change.placed.spec.role?.length ?? 0) +
+          (JSON.stringify(change.placed.spec.props)?.length ?? 0)
+    }
+    return characters * 3
+  }
   const flush = Effect.gen(function*() {
     const waiting = yield* Queue.takeBetween(queue, 1, maxChanges)
     while (waiting.length > 0) {

@@ -5,7 +5,7 @@
  * Invariant: once a `Report` at an epoch was answered (or a view with it seen), no order of a lower epoch is taken for that
  * partition; an end that no owner has acknowledged is never forgotten while this node runs.
  */
-import { Effect, Fiber, FiberSet, Queue, Schedule, Semaphore } from "effect"
+import { Effect, Fiber, FiberSet, Queue } from "effect"
 import type { ActorHost, Termination } from "../../Actor/ActorHost.ts"
 import type { ActorAddress } from "../../Actor/Address.ts"
 import type { StartError } from "../../Actor/errors.ts"
@@ -13,6 +13,7 @@ import type { SpawnSpec } from "../../Actor/Placement.ts"
 import type { StopReason } from "../../Actor/SystemEvents.ts"
 import type { Calls, Handlers } from "./calls.ts"
 import { NotServing, pageOf, Superseded } from "./ClusterRpcs.ts"
+import * as Crew from "./crew.ts"
 import { partitionOf } from "./hash.ts"
 import type { Membership } from "./membership.ts"
 
@@ -159,8 +160,7 @@ export const make = Effect.fnUntraced(
       })
 
     // ---- ends
-    const telling = yield* FiberSet.make()
-    const permits = yield* Semaphore.make(tellingAtOnce)
+    const background = yield* FiberSet.makeRuntime<never>()
     const tell = (entry: Ending) => {
       const partition = partitionOf(entry.name, partitionCount)
       const once = Effect.suspend(() =>
@@ -173,21 +173,26 @@ export const make = Effect.fnUntraced(
             reason: entry.reason
           }))
       )
-      return permits.withPermit(once).pipe(
-        Effect.retry(Schedule.spaced("1 second").pipe(Schedule.jittered)),
-        Effect.ensuring(Effect.sync(() => {
-          const key = `${entry.name}#${entry.placement}`
-          if (ending.get(key) === entry) ending.delete(key)
-        })),
-        Effect.ignore
+      return once.pipe(
+        Effect.matchEffect({
+          onSuccess: () =>
+            Effect.sync(() => {
+              const key = `${entry.name}#${entry.placement}`
+              if (ending.get(key) === entry) ending.delete(key)
+            }),
+          onFailure: () => Effect.sync(() => void background(later(entry)))
+        })
       )
     }
+    const later = (entry: Ending) => Effect.sleep("1 second").pipe(Effect.andThen(Effect.sync(() => tellLater(entry))))
+    const tellLater = yield* Crew.make(tellingAtOnce, tell)
     const onEnd = ({ actor, reason }: Termination) => {
       const { name, placement } = actor.address
       if (placement === 0 || reason === "Replaced" || membership.isOver()) return Effect.void
       const entry: Ending = { name, placement, reason }
       ending.set(`${name}#${placement}`, entry)
-      return FiberSet.run(telling, tell(entry))
+      tellLater(entry)
+      return Effect.void
     }
     const terminations = yield* host.terminations
     yield* Queue.take(terminations).pipe(Effect.flatMap(onEnd), Effect.forever, Effect.forkScoped)

@@ -6,7 +6,7 @@
  * before it handed over. Every member of the view has answered, or is gone, before a name is granted.
  */
 import { Effect, Schedule } from "effect"
-import { nodeKey } from "../../Actor/Address.ts"
+import { type NodeAddress, nodeKey } from "../../Actor/Address.ts"
 import type { Calls } from "./calls.ts"
 import type { PartitionEpoch, Placed } from "./ClusterRpcs.ts"
 import type { Directory, Table } from "./directory.ts"
@@ -144,28 +144,24 @@ export const make = (parts: {
     }
   }
 
-  const serve = (table: Table, merged: Merged) => {
-    for (const { epoch, first, host, placement, spec } of merged.running) {
-      const node = addressOf(membership.current(), host)
-      if (node === undefined) continue
+  const serve = (tables: ReadonlyArray<Table>, merged: Merged, tableOf: (name: string) => Table) => {
+    const current = new Set(tables)
+    const adopt = (placed: Placed, node: NodeAddress | undefined, epoch: number) => {
+      const { first, host, placement, spec } = placed
+      const table = tableOf(spec.name)
+      if (!current.has(table) || node === undefined) return
       const address = { kind: spec.kind, name: spec.name, node, placement, epoch }
       directory.adopt(table, spec.name, { _tag: "Running", spec, first, placement, host, address })
     }
+    for (const placed of merged.running) adopt(placed, addressOf(membership.current(), placed.host), placed.epoch)
+    // As if they had just lost their host: `rehome` says so in the same turn, so that nobody is told this address.
     for (const placed of merged.homeless) {
-      directory.adopt(table, placed.spec.name, {
-        _tag: "Running",
-        ...placed,
-        address: {
-          kind: placed.spec.kind,
-          name: placed.spec.name,
-          node: addressOf(membership.current(), placed.host) ?? membership.self,
-          placement: placed.placement,
-          epoch: table.epoch
-        }
-      })
+      adopt(placed, addressOf(membership.current(), placed.host) ?? membership.self, tableOf(placed.spec.name).epoch)
     }
-    table.reported.clear()
-    table.phase = "Serving"
+    for (const table of tables) {
+      table.reported.clear()
+      table.phase = "Serving"
+    }
   }
 
   const run = (tables: ReadonlyArray<Table>) =>
@@ -215,13 +211,7 @@ export const make = (parts: {
       }
 
       const current = tables.filter(directory.isCurrent)
-      for (const table of current) {
-        serve(table, {
-          strays: [],
-          running: merged.running.filter((placed) => tableOf(placed.spec.name) === table),
-          homeless: merged.homeless.filter((placed) => tableOf(placed.spec.name) === table)
-        })
-      }
+      serve(current, merged, tableOf)
       rehome(current, merged)
       yield* Effect.retry(
         membership.change((latest) =>
@@ -245,7 +235,9 @@ export const make = (parts: {
     for (const table of current) {
       for (const [name, state] of table.names) {
         if (!lost.has(name) && isAlive(membership.current(), state.host)) continue
-        byHost.set(state.host, [...(byHost.get(state.host) ?? []), [table, name]])
+        const names = byHost.get(state.host)
+        if (names === undefined) byHost.set(state.host, [[table, name]])
+        else names.push([table, name])
       }
     }
     for (const [host, names] of byHost) {
