@@ -39,6 +39,11 @@ const generator = (seed: number) => {
   }
 }
 
+/** as an assertion, a hundred thousand times as fast */
+const check = (condition: boolean, what = "holds"): void => {
+  if (!condition) assert.fail(what)
+}
+
 const nasty = [0, 1, 0x7f, 0x80, 0xff, 0xfe, 0x10, 0x40]
 
 const mutate = (frame: Uint8Array, others: ReadonlyArray<Uint8Array>, pick: (below: number) => number): Uint8Array => {
@@ -196,16 +201,16 @@ describe("frames that went wrong", () => {
           const wire = Uint8Array.from([0, 0, frame.length >> 8, frame.length & 0xff, ...frame])
           const cut = pick(wire.length)
           const framed = [...framer.feed(wire.subarray(0, cut)), ...framer.feed(wire.subarray(cut))]
-          assert.strictEqual(framed.length, 1)
+          check(framed.length === 1, "one frame")
 
           // to somebody unknown
           for (const [state] of [Handshake.accept(), Handshake.dial({ ...config(secret), self: identity("b") })]) {
             try {
               const [next] = Handshake.step(state, config(secret), frame)
               // a stranger may get as far as being asked for its proof, and no further
-              assert.isTrue(next._tag === "Done" || next._tag === "AwaitProof", next._tag)
+              check(next._tag === "Done" || next._tag === "AwaitProof", next._tag)
             } catch (error) {
-              assert.isTrue(error instanceof Malformed, String(error))
+              check(error instanceof Malformed, String(error))
             }
           }
 
@@ -214,15 +219,15 @@ describe("frames that went wrong", () => {
           session.take(seen.filter((one) => one[0] === Handshake.FrameType.Data).slice(0, pick(3)))
           const before = recorders.received.length
           session.take([frame])
-          assert.isTrue(recorders.received.length - before <= frame.length)
+          check(recorders.received.length - before <= frame.length)
           idle()
-        if (session.over === undefined) lived++
+          if (session.over === undefined) lived++
           else ended++
           session.endUnsafe("over")
           if (recorders.received.length > 10_000) {
             for (const { payload, tag } of recorders.received.splice(0)) {
               const schema = Recorder.messages.get(tag)!.payload as Schema.Codec<unknown>
-              assert.isTrue(Schema.is(schema)(payload))
+              check(Schema.is(schema)(payload))
             }
           }
         }
@@ -239,7 +244,13 @@ describe("frames that went wrong", () => {
     Effect.sync(() => {
       const framer = new Framer(1024)
       for (const header of [[0xff, 0xff, 0xff, 0xff], [0x80, 0, 0, 0], [0, 0, 4, 1], [0, 0, 0, 0]]) {
-        assert.throws(() => new Framer(1024).feed(Uint8Array.from(header)), Malformed)
+        let thrown: unknown
+        try {
+          new Framer(1024).feed(Uint8Array.from(header))
+        } catch (error) {
+          thrown = error
+        }
+        assert.isTrue(thrown instanceof Malformed)
       }
       assert.deepStrictEqual(framer.feed(Uint8Array.of(0, 0, 4, 0, 1)), [])
       assert.isTrue(framer.partial)

@@ -3,9 +3,15 @@
  * is left before it takes memory; anything that does not fit is `Malformed`, thrown here and caught once per frame.
  */
 
-/** The input is not what the protocol says. Never leaves this folder: it ends the connection that sent it. */
-export class Malformed extends Error {
-  override readonly name = "Malformed"
+/**
+ * The input is not what the protocol says. Never leaves this folder: it ends the connection that sent it. No `Error`, because a
+ * stack for each bad frame is what a flood of them would cost.
+ */
+export class Malformed {
+  readonly message: string
+  constructor(message: string) {
+    this.message = message
+  }
 }
 
 const utf8 = new TextEncoder()
