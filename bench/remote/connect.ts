@@ -1,11 +1,20 @@
 /** Servers in processes of their own, and clients that are connected to them. */
 import type { ChildProcess } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { certify } from "../../test/integration/certificates.ts"
 import { troupe } from "../harness.ts"
 import { start } from "../processes.ts"
-import type { Client, Memory, Order, Ready, ServerOptions, SideName } from "./sides.ts"
+import {
+  type Client,
+  type Memory,
+  type Order,
+  type Ready,
+  type ServerOptions,
+  type SideName,
+  tlsOptions
+} from "./sides.ts"
 
 export const actors = 1000
 
@@ -19,6 +28,15 @@ export const names: Record<SideName, string> = {
 /** for what the processes of this run share; gone with this process */
 export const folder = mkdtempSync(join(tmpdir(), "troupe-bench-"))
 process.on("exit", () => rmSync(folder, { recursive: true, force: true }))
+
+const certificates = () => {
+  const authority = certify("authority")
+  const node = certify("node", { by: authority, hosts: ["127.0.0.1"] })
+  const files = tlsOptions(folder)
+  writeFileSync(files.tlsAuthority, authority.cert)
+  writeFileSync(files.tlsCertificate, node.cert)
+  writeFileSync(files.tlsKey, node.key)
+}
 
 const next = <A>(child: ChildProcess): Promise<A> =>
   new Promise((resolve, reject) => {
@@ -41,6 +59,7 @@ export const startServer = async (
   more: { readonly tls?: boolean; readonly bulk?: boolean } = {}
 ): Promise<Server> => {
   const options: ServerOptions = { side, folder, actors, tls: more.tls ?? false, bulk: more.bulk ?? false }
+  if (options.tls) certificates()
   const child = start("remote/server.ts", options)
   const ready = await next<Ready>(child)
   return {

@@ -5,16 +5,31 @@ import type { Client, SideName } from "./sides.ts"
 
 const options = asked<Options>()
 
-/** how much of the work each side gets, so that rounds take about as long */
-const share: Record<SideName, number> = { raw: 1, troupe: 1, rpc: 0.2, entity: 0.05 }
+const tls = `${names.troupe}, mutual TLS`
 
-const clients = new Map<SideName, Client>()
-for (const side of ["raw", "troupe", "rpc", "entity"] as const) {
-  clients.set(side, await connectTo(await startServer(side)))
+interface Side {
+  readonly name: string
+  readonly client: Client
+  /** how much of the work it gets, so that rounds take about as long */
+  readonly share: number
 }
 
+const open = async (side: SideName, share: number, name = names[side]): Promise<Side> => ({
+  name,
+  share,
+  client: await connectTo(await startServer(side, { tls: name === tls }))
+})
+
+const sides: ReadonlyArray<Side> = [
+  await open("raw", 1),
+  await open("troupe", 1),
+  await open("troupe", 1, tls),
+  await open("rpc", 0.2),
+  await open("entity", 0.05)
+]
+
 const contestants = (round: (client: Client, share: number) => Promise<number>): ReadonlyArray<Contestant> =>
-  [...clients].map(([side, client]) => ({ name: names[side], round: () => round(client, share[side]) }))
+  sides.map(({ client, name, share }) => ({ name, round: () => round(client, share) }))
 
 const thousands = (count: number): number => Math.max(1, Math.round(count / 1000 * (options.quick ? 0.01 : 1))) * 1000
 
@@ -30,6 +45,7 @@ const latency: Result = {
   ),
   comparisons: [
     { figure: "ask_1", against: names.raw, goal: { most: 1.3 } },
+    { figure: "ask_1_tls", of: tls, against: names.troupe },
     { figure: "ask_1_rpc", against: names.rpc },
     { figure: "ask_1_entity", against: names.entity }
   ]
@@ -51,12 +67,14 @@ const asks: Result = {
   ),
   comparisons: [
     { figure: "ask_1000", against: names.raw, rate, goal: { least: 0.55 } },
+    { figure: "ask_1000_tls", of: tls, against: names.troupe, rate, goal: { least: 0.6 } },
     { figure: "ask_1000_rpc", against: names.rpc, rate, goal: { least: 4 } },
     { figure: "ask_1000_entity", against: names.entity, rate, goal: { least: 20 } }
   ]
 }
 await report(asks)
 
+const tellRate = { unit: "tells/s", per: 1e9 }
 const tells: Result = {
   title: "tell, one way to 1,000 actors, 100 bytes",
   unit: "ns wall clock per message",
@@ -68,9 +86,10 @@ const tells: Result = {
     options
   ),
   comparisons: [
-    { figure: "tell", against: names.raw, rate: { unit: "tells/s", per: 1e9 }, goal: { least: 0.5 } },
-    { figure: "tell_rpc", against: names.rpc, rate: { unit: "tells/s", per: 1e9 } },
-    { figure: "tell_entity", against: names.entity, rate: { unit: "tells/s", per: 1e9 } }
+    { figure: "tell", against: names.raw, rate: tellRate, goal: { least: 0.5 } },
+    { figure: "tell_tls", of: tls, against: names.troupe, rate: tellRate, goal: { least: 0.6 } },
+    { figure: "tell_rpc", against: names.rpc, rate: tellRate },
+    { figure: "tell_entity", against: names.entity, rate: tellRate }
   ]
 }
 await report(tells)

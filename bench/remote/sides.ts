@@ -77,5 +77,9 @@ export class Latencies {
   }
 }
 
-/** Settings of a node that shows, and asks for, a certificate. */
-export const tlsOptions = (_folder: string): {} => ({})
+/** Files of one certificate that is signed by the authority in the same folder. */
+export const tlsOptions = (folder: string) => ({
+  tlsCertificate: `${folder}/node.pem`,
+  tlsKey: `${folder}/node-key.pem`,
+  tlsAuthority: `${folder}/authority.pem`
+})

@@ -21,7 +21,7 @@ const expectFigures = (figures: Record<string, unknown>, names: ReadonlyArray<st
   }
 }
 
-describe("the benchmarks", () => {
+describe("the benchmarks", { timeout: 180_000 }, () => {
   it("measure messages, questions and actors on one node beside their floor and their peers", async () => {
     expectFigures(await run("local"), [
       "tell_dense",
@@ -30,8 +30,38 @@ describe("the benchmarks", () => {
       "ask_1",
       "ask_1000",
       "ask_entity",
+      "flat_actors",
+      "flat_children",
+      "flat_timers",
+      "flat_watchers",
       "spawn_bytes",
       "spawn_rate"
+    ])
+  })
+
+  it("measure messages and questions between two nodes beside a plain socket, rpc and Entity", async () => {
+    expectFigures(await run("remote"), [
+      "ask_1",
+      "ask_1000",
+      "ask_1000_rpc",
+      "ask_1000_entity",
+      "tell",
+      "tell_tls",
+      "mixed",
+      "idle_peer_bytes"
+    ])
+  })
+
+  it("measure each control store beside its own client, and what idle nodes ask of one", async () => {
+    expectFigures(await run("store"), [
+      "nats_create_1",
+      "nats_create_100",
+      "nats_watch_p50",
+      "etcd_create_1",
+      "etcd_create_100",
+      "etcd_watch_p99",
+      "sqlite_create_1",
+      "store_idle_nodes"
     ])
   })
 
