@@ -4,7 +4,7 @@ import { defineConfig } from "vitest/config"
 /** What the ground must hold: house rules, the published package, the pages. Processes, but no clocks. */
 const ground = ["test/ground/**/*.test.ts"]
 /** Where tests need real servers, processes, sockets or the platform's clock; everything else runs in virtual time. */
-const integration = ["test/integration/**/*.test.ts"]
+const integration = ["test/integration/**/*.test.ts", "test/bench/**/*.test.ts"]
 /** Failures of whole processes and servers: minutes, not seconds. */
 const faults = ["test/faults/**/*.test.ts"]
 
