@@ -12,7 +12,19 @@ import type { Option, Stream } from "effect"
 import type { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from "../Actor/errors.ts"
 import * as Memory from "./ControlStoreMemory.ts"
 
-export { maxKeyBytes } from "./internal/storeData.ts"
+export {
+  /**
+   * The same store behind the port's checks: malformed keys, prefixes and values end as `InvalidData`, and what cannot be a revision as
+   * a conflict, before the store is asked. For backends that bring only the operations themselves.
+   */
+  checked
+} from "./internal/storeChecked.ts"
+export {
+  /** Revisions of one key, older to newer. Backends write them as decimal integers. */
+  compareRevision,
+  /** longest key in bytes that every backend takes */
+  maxKeyBytes
+} from "./internal/storeData.ts"
 export {
   /**
    * The same store with a shorter patience, for callers whose own deadline is tighter than the backend's request timeout (a
@@ -20,16 +32,16 @@ export {
    */
   withDeadline
 } from "./internal/storeDeadline.ts"
+export {
+  /**
+   * A watch for backends that have none of their own: lists again and again (each 250 ms by default) and tells the differences. Says
+   * that it is lost when a listing fails or takes longer than three seconds.
+   */
+  watchByListing
+} from "./internal/watchByListing.ts"
 
 /** Opaque; equal means same version of the key. Orders versions of one key (`compareRevision`), and is never used as a token. */
 export type Revision = string
-
-/** Revisions of one key, older to newer. Backends write them as decimal integers. */
-export const compareRevision = (a: Revision, b: Revision): number => {
-  const x = BigInt(a)
-  const y = BigInt(b)
-  return x < y ? -1 : x > y ? 1 : 0
-}
 
 export interface Entry {
   readonly key: string

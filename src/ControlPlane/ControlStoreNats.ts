@@ -23,7 +23,7 @@ import { makeOperations } from "./internal/natsOperations.ts"
 import { listBucket, watchBucket } from "./internal/natsRead.ts"
 import type { ReportForeign } from "./internal/natsRead.ts"
 import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, makeIdSource } from "./internal/storeData.ts"
-import { readWithin, writeWithin } from "./internal/storeDeadline.ts"
+import { readWithin } from "./internal/storeDeadline.ts"
 
 /** Every setting with its default, range and environment variable; spread it to make a group with another bucket. */
 export const settings = {
@@ -113,19 +113,15 @@ export const open = Effect.fnUntraced(function*(
   const report = yield* makeReport(bucket.name)
   const deadline = values.requestTimeout
   const operations = makeOperations(link, bucket, deadline, config.num_replicas > 1, yield* makeIdSource)
-  const entryChecked = <A, E>(key: string, value: string, write: Effect.Effect<A, E>, operation: string) =>
-    Effect.andThen(
-      checkEntry(key, value, capabilities.maxValueBytes),
-      writeWithin(`${operation} ${key}`, deadline)(write)
-    )
+  const ofEntry = <A, E>(key: string, value: string, change: Effect.Effect<A, E>) =>
+    Effect.andThen(checkEntry(key, value, capabilities.maxValueBytes), change)
 
   return {
     capabilities,
-    get: (key) => Effect.andThen(checkKey(key), readWithin(`get ${key}`, deadline)(operations.get(key))),
-    create: (key, value) => entryChecked(key, value, operations.create(key, value), "create"),
-    update: (key, value, revision) => entryChecked(key, value, operations.update(key, value, revision), "update"),
-    remove: (key, revision) =>
-      Effect.andThen(checkKey(key), writeWithin(`remove ${key}`, deadline)(operations.remove(key, revision))),
+    get: (key) => Effect.andThen(checkKey(key), operations.get(key)),
+    create: (key, value) => ofEntry(key, value, operations.create(key, value)),
+    update: (key, value, revision) => ofEntry(key, value, operations.update(key, value, revision)),
+    remove: (key, revision) => Effect.andThen(checkKey(key), operations.remove(key, revision)),
     list: (prefix) =>
       Effect.andThen(
         checkPrefix(prefix),

@@ -7,14 +7,15 @@
  *   id there proves that it was applied. Otherwise the outcome stays unknown.
  */
 import type { PubAck, StoredMsg } from "@nats-io/jetstream"
-import { Clock, Duration, Effect, Option, Random, Result, Semaphore } from "effect"
+import { Duration, Effect, Option, Random, Result, Semaphore } from "effect"
 import { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from "../../Actor/errors.ts"
-import type { ControlStoreService, Revision, WriteError } from "../ControlStore.ts"
+import type { ControlStoreService, Entry, Revision, WriteError } from "../ControlStore.ts"
 import { api, codes, isMarker, parseReply, subjectOf, textOf } from "./natsBucket.ts"
 import type { Bucket, Reply } from "./natsBucket.ts"
 import { LinkFailure } from "./natsConnection.edge.ts"
 import type { NatsLink } from "./natsConnection.edge.ts"
 import { isRevision } from "./storeData.ts"
+import { writeWithin } from "./storeDeadline.ts"
 
 /** one attempt within an operation's deadline */
 const attemptMillis = 1_000
@@ -25,6 +26,13 @@ interface Stored {
   readonly value: string | undefined
   readonly removed: boolean
   readonly messageId: string
+}
+
+/** What is left of an operation's deadline, in milliseconds, for all that it does one after the other. */
+interface Until {
+  readonly left: () => number
+  /** timeout of the next request */
+  readonly attempt: () => number
 }
 
 const headerIn = (headers: string, name: string): string =>
@@ -60,42 +68,61 @@ export const makeOperations = (
   const turn = Semaphore.makeUnsafe(1)
   // the last moments are kept for saying what happened
   const patience = Duration.toMillis(deadline) * 0.98
-  const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
+  const withUntil = <A, E>(use: (until: Until) => Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.clockWith((clock) => {
+      const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+      const end = now() + patience
+      return use({ left: () => end - now(), attempt: () => Math.max(1, Math.min(attemptMillis, end - now())) })
+    })
 
-  /** `attempt` learns whether an earlier one may have been applied. Ends in time with its result or with `failed`. */
-  const persist = Effect.fnUntraced(function*<A, E, F>(
-    attempt: (timeoutMillis: number, uncertain: boolean) => Effect.Effect<A, E>,
-    failed: (reason: string, uncertain: boolean) => F
+  /** Repeats after `failure` (undefined: nothing was tried yet) until an attempt succeeds or time is up. */
+  const insist = Effect.fnUntraced(function*<A, E, F>(
+    until: Until,
+    attempt: (uncertain: boolean) => Effect.Effect<A, E>,
+    failed: (reason: string, uncertain: boolean) => F,
+    first: LinkFailure | undefined
   ): Effect.fn.Return<A, Exclude<E, LinkFailure> | F> {
-    const end = (yield* now) + patience
     let uncertain = false
-    let reason = "not connected"
+    let failure = first
     while (true) {
-      if (!link.isConnected()) yield* Effect.timeoutOption(link.connected, Math.max(0, end - (yield* now)))
-      const left = end - (yield* now)
-      if (left <= 0 || !link.isConnected()) return yield* Effect.fail(failed(reason, uncertain))
-      const result = yield* Effect.result(attempt(Math.min(attemptMillis, left), uncertain))
+      if (failure?.kind === "Denied") return yield* Effect.fail(failed(failure.reason, uncertain))
+      if (failure?.kind === "NoAnswer") uncertain = true
+      else if (failure?.kind === "Overtaken") yield* Effect.sleep(5 * (yield* Random.next))
+      else if (failure !== undefined) {
+        yield* Effect.sleep(Math.max(0, Math.min(until.left(), 100 + 150 * (yield* Random.next))))
+      }
+      if (!link.isConnected()) yield* Effect.timeoutOption(link.connected, Math.max(0, until.left()))
+      if (until.left() <= 0 || !link.isConnected()) {
+        return yield* Effect.fail(failed(failure?.reason ?? "not connected", uncertain))
+      }
+      const result = yield* Effect.result(attempt(uncertain))
       if (Result.isSuccess(result)) return result.success
-      const failure = result.failure
-      if (!(failure instanceof LinkFailure)) return yield* Effect.fail(failure as Exclude<E, LinkFailure>)
-      reason = failure.reason
-      if (failure.kind === "Denied") return yield* Effect.fail(failed(reason, uncertain))
-      if (failure.kind === "NoAnswer") uncertain = true
-      else if (failure.kind === "Overtaken") yield* Effect.sleep(5 * (yield* Random.next))
-      else yield* Effect.sleep(Math.min(Math.max(0, end - (yield* now)), 100 + 150 * (yield* Random.next)))
+      if (!(result.failure instanceof LinkFailure)) return yield* Effect.fail(result.failure as Exclude<E, LinkFailure>)
+      failure = result.failure
     }
   })
 
-  const persistRead: Operations["persistRead"] = (operation, attempt) =>
-    persist((timeoutMillis) => attempt(timeoutMillis), (reason) => new StoreUnavailable({ operation, reason }))
+  /** `attempt` learns whether an earlier one may have been applied. Ends in time with its result or with `failed`. */
+  const persist = <A, E, F>(
+    until: Until,
+    attempt: (uncertain: boolean) => Effect.Effect<A, E>,
+    failed: (reason: string, uncertain: boolean) => F
+  ): Effect.Effect<A, Exclude<E, LinkFailure> | F> =>
+    link.isConnected()
+      ? Effect.catch(attempt(false), (error): Effect.Effect<A, Exclude<E, LinkFailure> | F> =>
+        error instanceof LinkFailure
+          ? insist(until, attempt, failed, error)
+          : Effect.fail(error as Exclude<E, LinkFailure>))
+      : insist(until, attempt, failed, undefined)
 
-  const persistWrite = <A, E>(
-    operation: string,
-    attempt: (timeoutMillis: number, uncertain: boolean) => Effect.Effect<A, E>
-  ) =>
+  const read = <A, E>(until: Until, operation: string, attempt: (timeoutMillis: number) => Effect.Effect<A, E>) =>
+    persist(until, () => attempt(until.attempt()), (reason) => new StoreUnavailable({ operation, reason }))
+
+  const write = <A, E>(until: Until, operation: string, attempt: (uncertain: boolean) => Effect.Effect<A, E>) =>
     persist(
+      until,
       attempt,
-      (reason, uncertain) =>
+      (reason, uncertain): StoreUnavailable | OutcomeUnknown =>
         uncertain ? new OutcomeUnknown({ operation, reason }) : new StoreUnavailable({ operation, reason })
     )
 
@@ -193,63 +220,79 @@ export const makeOperations = (
     )
 
   const writeAt = (
+    until: Until,
     operation: string,
     key: string,
     value: string,
     expected: Revision,
     marker: boolean
-  ): Effect.Effect<Revision, WriteError> =>
-    Effect.suspend(() => {
-      const messageId = nextId()
-      return persistWrite(operation, (timeoutMillis, uncertain) => {
-        const once = Effect.flatMap(
-          publish(key, value, expected, messageId, marker, timeoutMillis),
-          (published): Effect.Effect<Revision, RevisionConflict | OutcomeUnknown | LinkFailure> =>
-            published._tag === "Applied"
-              ? Effect.succeed(published.revision)
-              : published._tag === "Duplicate"
-              ? readBack(operation, key, messageId, timeoutMillis)
-              : guarded(expected)
-              ? whatMoved(key, expected, messageId, uncertain, timeoutMillis)
-              : uncertain
-              ? readBack(operation, key, messageId, timeoutMillis)
-              : Effect.fail(new RevisionConflict({ key }))
-        )
-        return guarded(expected) ? turn.withPermit(once) : once
-      })
-    })
+  ): Effect.Effect<Revision, WriteError> => {
+    const messageId = nextId()
+    const settled = (published: Published, uncertain: boolean) =>
+      published._tag === "Applied"
+        ? Effect.succeed(published.revision)
+        : published._tag === "Duplicate"
+        ? readBack(operation, key, messageId, until.attempt())
+        : guarded(expected)
+        ? whatMoved(key, expected, messageId, uncertain, until.attempt())
+        : uncertain
+        ? readBack(operation, key, messageId, until.attempt())
+        : Effect.fail(new RevisionConflict({ key }))
+    const once = (uncertain: boolean) =>
+      Effect.flatMap(
+        Effect.suspend(() => publish(key, value, expected, messageId, marker, until.attempt())),
+        (published): Effect.Effect<Revision, RevisionConflict | OutcomeUnknown | LinkFailure> =>
+          settled(published, uncertain)
+      )
+    return guarded(expected)
+      // the wait for one's turn belongs to the deadline, too
+      ? writeWithin(operation, deadline)(write(until, operation, (uncertain) => turn.withPermit(once(uncertain))))
+      : write(until, operation, once)
+  }
 
-  const ifRevision = <A>(key: string, revision: Revision, write: Effect.Effect<A, WriteError>) =>
-    isRevision(revision) ? write : Effect.fail(new RevisionConflict({ key }))
+  const ifRevision = <A>(key: string, revision: Revision, change: Effect.Effect<A, WriteError>) =>
+    isRevision(revision) ? change : Effect.fail(new RevisionConflict({ key }))
+
+  const entryOf = (key: string, found: Option.Option<Stored>): Effect.Effect<Option.Option<Entry>, InvalidData> =>
+    Option.isNone(found) || found.value.removed
+      ? Effect.succeedNone
+      : found.value.value === undefined
+      ? Effect.fail(new InvalidData({ what: `value of ${key}`, reason: "is no UTF-8" }))
+      : Effect.succeedSome({ key, value: found.value.value, revision: found.value.revision })
+
+  /** Absent is sequence 0, or the sequence of the marker that a removal left; which one is known only after a conflict. */
+  const createAt = (until: Until, key: string, value: string): Effect.Effect<Revision, WriteError> => {
+    const operation = `create ${key}`
+    return Effect.catchTag(
+      writeAt(until, operation, key, value, "0", false),
+      "RevisionConflict",
+      () =>
+        Effect.flatMap(
+          read(until, operation, (timeoutMillis) => load(key, timeoutMillis)),
+          (found) =>
+            Option.isSome(found) && !found.value.removed
+              ? Effect.fail(new RevisionConflict({ key, current: found.value.revision }))
+              : writeAt(until, operation, key, value, Option.isNone(found) ? "0" : found.value.revision, false)
+        )
+    )
+  }
 
   return {
-    persistRead,
+    persistRead: (operation, attempt) => withUntil((until) => read(until, operation, attempt)),
     get: (key) =>
-      persistRead(
-        `get ${key}`,
-        (timeoutMillis) =>
-          Effect.flatMap(load(key, timeoutMillis), (found) =>
-            Option.isNone(found) || found.value.removed
-              ? Effect.succeedNone
-              : found.value.value === undefined
-              ? Effect.fail(new InvalidData({ what: `value of ${key}`, reason: "is no UTF-8" }))
-              : Effect.succeedSome({ key, value: found.value.value, revision: found.value.revision }))
+      withUntil((until) =>
+        read(
+          until,
+          `get ${key}`,
+          (timeoutMillis) => Effect.flatMap(load(key, timeoutMillis), (found) => entryOf(key, found))
+        )
       ),
-    update: (key, value, revision) => ifRevision(key, revision, writeAt(`update ${key}`, key, value, revision, false)),
+    update: (key, value, revision) =>
+      ifRevision(key, revision, withUntil((until) => writeAt(until, `update ${key}`, key, value, revision, false))),
     remove: (key, revision) =>
-      Effect.asVoid(ifRevision(key, revision, writeAt(`remove ${key}`, key, "", revision, true))),
-    // Absent is sequence 0, or the sequence of the marker that a removal left; which one is known only after a conflict.
-    create: (key, value) =>
-      writeAt(`create ${key}`, key, value, "0", false).pipe(
-        Effect.catchTag("RevisionConflict", () =>
-          persistRead(`create ${key}`, (timeoutMillis) =>
-            load(key, timeoutMillis)).pipe(
-              Effect.flatMap((found) =>
-                Option.isSome(found) && !found.value.removed
-                  ? Effect.fail(new RevisionConflict({ key, current: found.value.revision }))
-                  : writeAt(`create ${key}`, key, value, Option.isNone(found) ? "0" : found.value.revision, false)
-              )
-            ))
-      )
+      Effect.asVoid(
+        ifRevision(key, revision, withUntil((until) => writeAt(until, `remove ${key}`, key, "", revision, true)))
+      ),
+    create: (key, value) => withUntil((until) => createAt(until, key, value))
   }
 }

@@ -78,3 +78,10 @@ export const makeIdSource: Effect.Effect<() => string> = Effect.map(randomId, (r
   let count = 0
   return () => own + (count++ % 0x1_0000_0000).toString(16).padStart(8, "0")
 })
+
+/** Revisions of one key, older to newer. Backends write them as decimal integers. */
+export const compareRevision = (a: string, b: string): number => {
+  const x = BigInt(a)
+  const y = BigInt(b)
+  return x < y ? -1 : x > y ? 1 : 0
+}

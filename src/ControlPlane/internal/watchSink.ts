@@ -4,8 +4,8 @@
  * first and after each gap, then changes in order, nothing twice, nothing resurrected.
  */
 import { Queue } from "effect"
-import { compareRevision } from "../ControlStore.ts"
 import type { Entry, Revision, WatchEvent } from "../ControlStore.ts"
+import { compareRevision } from "./storeData.ts"
 
 /** events that wait for one slow consumer before it is told to start over */
 const watchLimit = 10_000
