@@ -380,6 +380,26 @@ export const cases: ReadonlyArray<ContractCase> = [
       })
   },
   {
+    name: "a large message arrives whole; others pass it, but not those to the same actor",
+    run: (harness) =>
+      Effect.gen(function*() {
+        const { a, b } = parts(harness)
+        const text = "0123456789".repeat(60_000)
+        yield* a.delivery.tell(address(b.self, "x"), put(0, text))
+        for (let n = 1; n < 20; n++) yield* a.delivery.tell(address(b.self, "x"), put(n))
+        for (let n = 0; n < 20; n++) yield* a.delivery.tell(address(b.self, "y"), put(n))
+        yield* until(harness, () => b.recorders.received.length === 40, "all arrive")
+        const { received } = b.recorders
+        yield* same(numbers(received, "x"), Array.from({ length: 20 }, (_, n) => n), "order at x")
+        yield* same(numbers(received, "y"), Array.from({ length: 20 }, (_, n) => n), "order at y")
+        const whole = received.find(({ to }) => to === "x")!.payload as { readonly text: string }
+        yield* expect(whole.text === text, "whole")
+        yield* expect(received.findIndex(({ to }) => to === "y") < received.findIndex(({ to }) => to === "x"), "passed")
+        const answer = yield* a.delivery.ask(address(b.self, "x"), parse("1".padStart(500_000, "0")), 5000)
+        yield* expect(Exit.isSuccess(answer) && answer.value === 1, "a large ask is answered")
+      })
+  },
+  {
     name: "a message larger than a frame fails FrameTooLarge",
     run: (harness) =>
       Effect.gen(function*() {

@@ -20,8 +20,8 @@ import { Deadline, type Timeouts } from "../../Actor/internal/Timeouts.ts"
 import type { KindDefinition, MessageDefinition } from "../../Actor/Kind.ts"
 import type { DeadLetterReason, SystemEvents } from "../../Actor/SystemEvents.ts"
 import { type Codec, codecOf, type Mode, reasonOf } from "./codec.ts"
-import type { Session } from "./session.ts"
-import { Malformed, Reader } from "./wire.ts"
+import { Bulk, pieceBytes, type Session } from "./session.ts"
+import { Malformed, Reader, Writer } from "./wire.ts"
 
 const Op = {
   Kind: 1,
@@ -36,7 +36,9 @@ const Op = {
   Cancel: 10,
   Gone: 11,
   /** a span's ids, for the next tell or ask */
-  Trace: 12
+  Trace: 12,
+  /** a target in full, for the message behind it: large ones travel apart, and numbers may be forgotten meanwhile */
+  Inline: 13
 } as const
 
 const maxKinds = 1000
@@ -47,6 +49,8 @@ const maxTargets = 16_384
 const maxName = 1024
 /** Asks of one peer that may be unanswered here; more are refused typed. */
 const maxServing = 65_536
+/** The number of a target that was told in full. */
+const inlineTarget = maxTargets
 /** Room for what goes around a payload. */
 const overhead = 64
 
@@ -130,6 +134,9 @@ class Tables {
   inTargets: Array<InTarget> = []
   /** of the next message */
   trace: Trace | undefined
+  inline: InTarget | undefined
+  /** large messages that have not left yet, by target: what follows to the same one must not overtake them */
+  readonly bulkTo = new Map<string, number>()
   readonly asks = new Asks()
   readonly serving = new Map<number, Serving>()
 }
@@ -190,6 +197,8 @@ class PendingAsk extends Deadline {
   readonly timeout: number
   /** the session's batch that carries it */
   batch = 0
+  /** or the large message that is it */
+  bulk: Bulk | undefined = undefined
   readonly resume: Answer
 
   constructor(session: Session, tables: Tables, name: string, tag: OutTag, timeout: number, resume: Answer) {
@@ -205,23 +214,27 @@ class PendingAsk extends Deadline {
 
   expire(): void {
     this.tables.asks.take(this.number)
-    cancel(this.session, this.number)
+    cancel(this)
     this.resume(Exit.fail(
       new AskTimeout({ name: this.name, request: this.tag.message.tag, timeout: Duration.millis(this.timeout) })
     ))
   }
 }
 
-const cancel = (session: Session, number: number) => {
+const cancel = ({ bulk, number, session }: PendingAsk) => {
   if (session.over !== undefined) return
+  if (bulk !== undefined) {
+    bulk.cancelled = true
+    if (bulk.left === 0) return
+  }
   session.writer(overhead).byte(Op.Cancel).varint(number)
   session.wrote()
 }
 
-const writeTrace = (session: Session, { sampled, spanId, traceId }: Trace) => {
-  session.writer(4 * overhead).byte(Op.Trace).text(traceId.slice(0, 64)).text(spanId.slice(0, 64))
-    .byte(sampled ? 1 : 0)
-}
+const traceTo = (writer: Writer, { sampled, spanId, traceId }: Trace) =>
+  writer.byte(Op.Trace).text(traceId.slice(0, 64)).text(spanId.slice(0, 64)).byte(sampled ? 1 : 0)
+
+const writeTrace = (session: Session, trace: Trace) => void traceTo(session.writer(4 * overhead), trace)
 
 const targetKey = (to: ActorAddress) => `${to.kind}\u0000${to.name}\u0000${to.placement}\u0000${to.epoch}`
 
@@ -255,6 +268,18 @@ export class Messages {
     if (!(tag instanceof OutTag)) return tag
     const payload = this.encode(session, tables, to, tag, message)
     if (!(payload instanceof Uint8Array)) return payload
+    if (payload.length > pieceBytes || (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))) {
+      this.sendLarge(
+        session,
+        tables,
+        to,
+        message,
+        payload,
+        false,
+        (head) => head.byte(Op.Tell).varint(inlineTarget).varint(tag.number)
+      )
+      return undefined
+    }
     const target = this.target(session, tables, to)
     if (message.trace !== undefined) writeTrace(session, message.trace)
     session.writer(payload.length + overhead).byte(Op.Tell).varint(target).varint(tag.number).blob(payload)
@@ -275,20 +300,69 @@ export class Messages {
       resume(Exit.fail(session.failure("NotSent", "too many asks in flight")))
       return () => {}
     }
-    const target = this.target(session, tables, to)
     const ask = new PendingAsk(session, tables, to.name, tag, timeout, resume)
     tables.asks.set(ask)
     this.options.timeouts.add(timeout, ask)
-    if (message.trace !== undefined) writeTrace(session, message.trace)
-    const writer = session.writer(payload.length + overhead).byte(Op.Ask).varint(target).varint(tag.number)
-    writer.varint(ask.number).varint(Math.ceil(timeout)).blob(payload)
-    ask.batch = session.batch
-    session.wrote()
+    if (payload.length > pieceBytes || (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))) {
+      ask.bulk = this.sendLarge(
+        session,
+        tables,
+        to,
+        message,
+        payload,
+        true,
+        (head) =>
+          head.byte(Op.Ask).varint(inlineTarget).varint(tag.number).varint(ask.number).varint(Math.ceil(timeout))
+      )
+    } else {
+      const target = this.target(session, tables, to)
+      if (message.trace !== undefined) writeTrace(session, message.trace)
+      const writer = session.writer(payload.length + overhead).byte(Op.Ask).varint(target).varint(tag.number)
+      writer.varint(ask.number).varint(Math.ceil(timeout)).blob(payload)
+      ask.batch = session.batch
+      session.wrote()
+    }
     return () => {
       if (tables.asks.take(ask.number) === undefined) return
       this.options.timeouts.cancel(ask)
-      cancel(session, ask.number)
+      cancel(ask)
     }
+  }
+
+  /** Queues a message that leaves in pieces. */
+  private sendLarge(
+    session: Session,
+    tables: Tables,
+    to: ActorAddress,
+    message: Message,
+    payload: Uint8Array,
+    asked: boolean,
+    operation: (head: Writer) => Writer
+  ): Bulk {
+    const key = targetKey(to)
+    const { trace } = message
+    const head = new Writer()
+    if (trace !== undefined) traceTo(head, trace)
+    head.byte(Op.Inline).text(to.kind).text(to.name).varint(to.placement).varint(to.epoch)
+    operation(head).varint(payload.length)
+    const bulk = new Bulk(head.take(), payload, session.written, ({ left }) => {
+      const others = tables.bulkTo.get(key)! - 1
+      if (others === 0) tables.bulkTo.delete(key)
+      else tables.bulkTo.set(key, others)
+      // an ask fails typed; a message that nobody waits for is a dead letter
+      if (asked || session.over === undefined || left === bulk.length) return
+      this.options.publish({
+        _tag: "DeadLetter",
+        to: to.name,
+        kind: to.kind,
+        message: message.tag,
+        reason: "NodeLost"
+      })
+    })
+    tables.bulkTo.set(key, (tables.bulkTo.get(key) ?? 0) + 1)
+    session.sendBulk(bulk)
+    session.wrote()
+    return bulk
   }
 
   private encode(
@@ -389,30 +463,24 @@ export class Messages {
         tables.inTags.push({ kind: at(tables.inKinds, reader.varint()), tag: reader.text(maxName) })
         return true
       }
-      case Op.Target: {
+      case Op.Target:
         if (tables.inTargets.length >= maxTargets) throw new Malformed("too many targets")
-        const kind = reader.text(maxName)
-        const address: ActorAddress = {
-          kind,
-          name: reader.text(maxName),
-          node: this.options.self,
-          placement: reader.varint(),
-          epoch: reader.varint()
-        }
-        tables.inTargets.push({ kind: at(tables.inKinds, tables.inKinds.findIndex((k) => k.name === kind)), address })
+        tables.inTargets.push(this.readTarget(tables, reader))
         return true
-      }
+      case Op.Inline:
+        tables.inline = this.readTarget(tables, reader)
+        return true
       case Op.ForgetTargets:
         tables.inTargets = []
         return true
       case Op.Tell: {
-        const target = at(tables.inTargets, reader.varint())
+        const target = targetOf(tables, reader.varint())
         const tag = at(tables.inTags, reader.varint())
         const payload = reader.blob()
         return this.onTell(session, tables, target, tag, payload, reader.position - from)
       }
       case Op.Ask: {
-        const target = at(tables.inTargets, reader.varint())
+        const target = targetOf(tables, reader.varint())
         const tag = at(tables.inTags, reader.varint())
         const number = reader.varint()
         const timeout = reader.varint()
@@ -445,6 +513,18 @@ export class Messages {
       default:
         throw new Malformed("unknown operation")
     }
+  }
+
+  private readTarget(tables: Tables, reader: Reader): InTarget {
+    const kind = reader.text(maxName)
+    const address: ActorAddress = {
+      kind,
+      name: reader.text(maxName),
+      node: this.options.self,
+      placement: reader.varint(),
+      epoch: reader.varint()
+    }
+    return { kind: at(tables.inKinds, tables.inKinds.findIndex((known) => known.name === kind)), address }
   }
 
   /** The message as this node's own definition has it, or why it can't be. */
@@ -607,6 +687,12 @@ export class Messages {
       const limit = session.maxMessageBytes - overhead
       return this.refuse(session, number, new FrameTooLarge({ bytes: bytes.length, limit }))
     }
+    if (bytes.length > pieceBytes) {
+      const head = new Writer().byte(op).varint(number).varint(bytes.length).take()
+      session.sendBulk(new Bulk(head, bytes, session.written, () => {}))
+      session.wrote()
+      return
+    }
     session.writer(bytes.length + overhead).byte(op).varint(number).blob(bytes)
     session.wrote()
   }
@@ -644,7 +730,8 @@ export class Messages {
     const tables = this.tables(session)
     for (const ask of tables.asks.takeAll()) {
       this.options.timeouts.cancel(ask)
-      ask.resume(Exit.fail(session.failure(ask.batch > session.leftBatch ? "NotSent" : "Unknown")))
+      const unsent = ask.bulk === undefined ? ask.batch > session.leftBatch : ask.bulk.left === 0
+      ask.resume(Exit.fail(session.failure(unsent ? "NotSent" : "Unknown")))
     }
     const serving = [...tables.serving.values()]
     tables.serving.clear()
@@ -702,6 +789,14 @@ export class Messages {
       }
     }
   }
+}
+
+const targetOf = (tables: Tables, number: number): InTarget => {
+  if (number !== inlineTarget) return at(tables.inTargets, number)
+  const { inline } = tables
+  tables.inline = undefined
+  if (inline === undefined) throw new Malformed("a target that was never given")
+  return inline
 }
 
 const at = <A>(values: ReadonlyArray<A>, index: number): A => {

@@ -29,6 +29,33 @@ export class Buffers {
   }
 }
 
+/** Messages above this leave in pieces of as much, in bytes, between which others leave too. */
+export const pieceBytes = batchBytes
+
+/** A large message on its way out. One at a time and in order; what is behind it to the same actor waits its turn here too. */
+export class Bulk {
+  readonly head: Uint8Array
+  readonly payload: Uint8Array
+  /** the batch that tells the numbers which this message uses: it goes first */
+  readonly after: number
+  /** called once, when its last piece has left or it never will */
+  readonly done: (bulk: Bulk) => void
+  /** bytes that have left */
+  left = 0
+  cancelled = false
+
+  constructor(head: Uint8Array, payload: Uint8Array, after: number, done: (bulk: Bulk) => void) {
+    this.head = head
+    this.payload = payload
+    this.after = after
+    this.done = done
+  }
+
+  get length(): number {
+    return this.head.length + this.payload.length
+  }
+}
+
 export interface SessionOptions {
   readonly connection: Connection
   readonly self: Identity
@@ -65,6 +92,10 @@ export class Session {
   private control: Array<Uint8Array> = []
   private open: Writer | undefined
   private sealed: Array<Uint8Array> = []
+  private bulks: Array<Bulk> = []
+  /** pieces of the large message that is coming in */
+  private pieces: Array<Uint8Array> = []
+  private piecesLength = 0
   /** buffers that the transport has until nothing is unsent */
   private lent: Array<Uint8Array> = []
   private queuedBytes = 0
@@ -165,9 +196,16 @@ export class Session {
     this.flushing = true
     const { connection } = this
     while (this.control.length > 0) connection.offer(this.control.shift()!)
-    while (this.credit > 0 && connection.unsent() < batchBytes && (this.sealed.length > 0 || this.open !== undefined)) {
-      if (this.sealed.length === 0) this.seal()
-      this.offer(this.sealed.shift()!)
+    let more = true
+    while (more && this.credit > 0 && connection.unsent() < batchBytes) {
+      more = false
+      if (this.sealed.length === 0 && this.open !== undefined) this.seal()
+      if (this.sealed.length > 0) {
+        this.offer(this.sealed.shift()!)
+        more = true
+      }
+      // a piece of what is large after each batch of what is small: neither waits for all of the other
+      if (this.sendPiece()) more = true
     }
     this.flushing = false
     if (this.waiting.size > 0 && this.hasRoom) this.wakeWaiting()
@@ -179,6 +217,69 @@ export class Session {
     this.leftBatch++
     this.connection.offer(batch, frontBytes)
     this.lent.push(new Uint8Array(batch.buffer))
+  }
+
+  /** Queues a large message behind those before it. */
+  sendBulk(bulk: Bulk): void {
+    this.bulks.push(bulk)
+    this.queuedBytes += bulk.length
+    if (this.connection.unsent() === 0) this.flush()
+  }
+
+  /** The number of the batch that must have left for all that was written so far to be known to the peer. */
+  get written(): number {
+    return this.open === undefined ? this.batch - 1 : this.batch
+  }
+
+  private sendPiece(): boolean {
+    const bulk = this.bulks[0]
+    if (bulk === undefined || bulk.after > this.leftBatch) return false
+    if (bulk.cancelled && bulk.left === 0) {
+      this.finishBulk(bulk)
+      return true
+    }
+    const writer = new Writer(this.options.buffers.take())
+    writer.length = frontBytes
+    writer.byte(FrameType.Chunk).byte(bulk.length - bulk.left <= pieceBytes ? 1 : 0)
+    const until = Math.min(bulk.length, bulk.left + pieceBytes)
+    const headLength = bulk.head.length
+    if (bulk.left < headLength) writer.raw(bulk.head.subarray(bulk.left, until))
+    writer.raw(bulk.payload.subarray(Math.max(0, bulk.left - headLength), Math.max(0, until - headLength)))
+    const piece = writer.buffer.subarray(frontBytes, writer.length)
+    this.credit -= piece.length
+    bulk.left = until
+    this.connection.offer(piece, frontBytes)
+    this.lent.push(writer.buffer)
+    if (until === bulk.length) this.finishBulk(bulk)
+    return true
+  }
+
+  private finishBulk(bulk: Bulk): void {
+    this.bulks.shift()
+    this.queuedBytes -= bulk.length
+    bulk.done(bulk)
+  }
+
+  private onPiece(reader: Reader, length: number): void {
+    const last = reader.byte() === 1
+    const piece = reader.raw(reader.bytes.length - reader.position)
+    this.piecesLength += piece.length
+    if (this.piecesLength > this.options.self.maxFrameBytes) throw new Malformed("a message of too many pieces")
+    this.pieces.push(piece)
+    // what is put together here has a bound of its own, so that the window cannot be smaller than a message
+    this.settled(length)
+    if (!last) return
+    const message = new Uint8Array(this.piecesLength)
+    let at = 0
+    for (const part of this.pieces) {
+      message.set(part, at)
+      at += part.length
+    }
+    this.pieces = []
+    this.piecesLength = 0
+    this.unsettled += message.length + 1
+    if (this.muted) this.settled(message.length + 1)
+    else this.options.onData(this, new Reader(message))
   }
 
   private wakeWaiting(): void {
@@ -215,6 +316,9 @@ export class Session {
             throw new Malformed("more than the window")
           }
           return this.muted ? this.settled(frame.length) : this.options.onData(this, reader)
+        case FrameType.Chunk:
+          this.unsettled += frame.length
+          return this.onPiece(reader, frame.length)
         case FrameType.Control:
           return this.options.onControl(this, reader)
         case FrameType.Ping:
@@ -272,8 +376,12 @@ export class Session {
     if (this.open !== undefined) this.seal()
     const lost = this.sealed
     this.sealed = []
+    const bulks = this.bulks
+    this.bulks = []
+    this.pieces = []
     this.options.onEnd(this)
     for (const batch of lost) this.options.onLost(this, batch)
+    for (const bulk of bulks) bulk.done(bulk)
     this.wakeWaiting()
   }
 
