@@ -108,6 +108,24 @@ describe("registration", () => {
       assert.strictEqual(yield* stateOf(world, "us"), "ACTIVE")
     }))
 
+  it.effect("that cannot be written is told once, not once a try", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make
+      const us = yield* world.dataCenter({ name: "us" })
+      const node = yield* us.start()
+      node.faults.write = "UnknownNotApplied"
+      yield* TestClock.adjust("5 minutes")
+      const told = node.events.filter((event) => event._tag === "StoreTrouble")
+      assert.deepStrictEqual(told, [{
+        _tag: "StoreTrouble",
+        store: "control plane",
+        reason: "the record of us cannot be kept: OutcomeUnknown"
+      }])
+      node.faults.write = "Normal"
+      yield* TestClock.adjust("15 seconds")
+      assert.strictEqual(yield* stateOf(world, "us"), "ACTIVE")
+    }))
+
   it.effect("recovers its record after an unknown outcome, and when somebody removed it", () =>
     Effect.gen(function*() {
       const world = yield* World.make
@@ -541,6 +559,13 @@ describe("settings", () => {
     Effect.gen(function*() {
       assert.include(yield* refused({ heartbeatInterval: "11 seconds" }), "dataCenter.heartbeatInterval")
       assert.strictEqual(yield* refused({ heartbeatInterval: "10 seconds" }), "started")
+    }))
+
+  it.effect("an identity that no key has room for is refused by name", () =>
+    Effect.gen(function*() {
+      assert.include(yield* refused({ name: "x".repeat(500) }), "dataCenter.name")
+      assert.strictEqual(yield* refused({ name: "x".repeat(400) }), "started")
+      assert.include(yield* refused({ name: "東".repeat(100), region: "京".repeat(100) }), "dataCenter.name")
     }))
 
   it.effect("a jitter above one half is refused by name", () =>

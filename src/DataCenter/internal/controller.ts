@@ -16,7 +16,8 @@ import { Node } from "../../Actor/Node.ts"
 import { SystemEvents } from "../../Actor/SystemEvents.ts"
 import { Cluster } from "../../Cluster/Cluster.ts"
 import { ControlPlane, dataCenterId, type DataCenterRecord } from "../../ControlPlane/ControlPlane.ts"
-import { GlobalStore } from "../../ControlPlane/ControlStore.ts"
+import { keyPrefix } from "../../ControlPlane/ControlPlaneStore.ts"
+import { GlobalStore, keyPart, maxKeyBytes } from "../../ControlPlane/ControlStore.ts"
 import type { DataCenters } from "../DataCenters.ts"
 import type { DataCenterSettings } from "../DataCenterSettings.ts"
 import { write as writeWish } from "./desired.ts"
@@ -24,12 +25,18 @@ import * as Knowledge from "./knowledge.ts"
 import * as Registrar from "./registrar.ts"
 import { describe, matches, type Selector } from "./selection.ts"
 
+/** what stands before the id in the longest of its keys */
+const longestPrefix = `${keyPrefix}records/`.length
+
 /** Settings that contradict what they meet. */
-const checked = (settings: DataCenterSettings, plane: ControlPlane["Service"], node: Node["Service"]) => {
+const checked = (settings: DataCenterSettings, id: string, plane: ControlPlane["Service"], node: Node["Service"]) => {
   const refuse = (setting: string, reason: string) =>
     Effect.fail(new SettingInvalid({ setting: `dataCenter.${setting}`, reason }))
   const { heartbeatInterval, name } = settings
-  return node.address.dataCenter !== name
+  const room = maxKeyBytes - longestPrefix
+  return keyPart(id).length > room
+    ? refuse("name", `with region and zone takes ${keyPart(id).length} bytes of a key, which has room for ${room}`)
+    : node.address.dataCenter !== name
     ? refuse("name", `is ${name}, but this node's address says ${node.address.dataCenter}`)
     : Duration.toMillis(heartbeatInterval) * 3 > Duration.toMillis(plane.ttl)
     ? refuse(
@@ -47,8 +54,6 @@ export const make = Effect.fnUntraced(function*(settings: DataCenterSettings) {
   const cluster = yield* Cluster
   const node = yield* Node
   const events = yield* SystemEvents
-  yield* checked(settings, plane, node)
-
   const dataCenter = {
     name: settings.name,
     ...(settings.region === undefined ? {} : { region: settings.region }),
@@ -56,6 +61,7 @@ export const make = Effect.fnUntraced(function*(settings: DataCenterSettings) {
     labels: settings.labels
   }
   const id = dataCenterId(dataCenter)
+  yield* checked(settings, id, plane, node)
   const writer = nodeKey(node.address)
   const kick = yield* Queue.sliding<void>(1)
   const moved = (changed: string | undefined) => {

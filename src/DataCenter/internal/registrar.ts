@@ -123,6 +123,7 @@ export const make = (options: {
     if (own.remaining < Duration.toMillis(own.record.lease.duration) / 2) yield* heartbeat
   })
 
+  let troubled = false
   const reconcile = Effect.suspend(() =>
     closing
       ? Effect.void
@@ -130,6 +131,19 @@ export const make = (options: {
         cluster.isLeader,
         (leader): Effect.Effect<void, ControlPlaneWriteError> => leader ? asLeader : asMember
       )
+  ).pipe(
+    Effect.tap(() =>
+      Effect.sync(() => {
+        troubled = false
+      })
+    ),
+    Effect.tapError((error) => {
+      if (troubled) return Effect.void
+      troubled = true // once until it succeeds again, not once a try
+      const reason = `the record of ${settings.name} cannot be kept: ${error._tag}`
+      events.publish({ _tag: "StoreTrouble", store: "control plane", reason })
+      return Effect.logWarning(reason, error)
+    })
   )
 
   const beat = Effect.suspend(() =>
