@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import * as Fs from "node:fs"
-import { startNats, startProxy } from "../../scripts/servers/index.ts"
+import { type Server, startNats, startProxy } from "../../scripts/servers/index.ts"
 import * as ControlStoreNats from "../../src/ControlPlane/ControlStoreNats.ts"
 import type { ControlStoreService } from "../../src/ControlPlane/ControlStore.ts"
 import { eventually, forgetful, observe, persist, trial } from "./support/trial.ts"
@@ -87,28 +87,35 @@ describe("one NATS server", () => {
     }).pipe(Effect.scoped))
 
   /** A server whose data went back to an older copy, with what was acknowledged since then; and what a watch said of it. */
-  const rolledBack = (afterwards: (store: ControlStoreService) => Effect.Effect<unknown, unknown>) =>
+  const rolledBack = (
+    count: 1 | 3,
+    afterwards: (store: ControlStoreService) => Effect.Effect<unknown, unknown>
+  ) =>
     Effect.gen(function*() {
-      const { members: [server], servers } = yield* startNats()
+      const { members, servers } = yield* startNats({ members: count })
+      const replicated = { ...settings, replicas: count }
+      const all = (act: (member: Server) => Effect.Effect<void, unknown>) =>
+        Effect.forEach(members, act, { concurrency: "unbounded", discard: true })
+      const folder = members[0]!.folder
       const proxy = yield* startProxy(servers[0]!)
-      const store = yield* ControlStoreNats.make({ ...settings, servers })
-      const watcher = yield* ControlStoreNats.make({ ...settings, servers: [proxy.address] })
+      const store = yield* ControlStoreNats.make({ ...replicated, servers })
+      const watcher = yield* ControlStoreNats.make({ ...replicated, servers: [proxy.address] })
       yield* Effect.forEach(range(20), (i) => store.create(`early/${i}`, "1"))
-      yield* server!.stop
-      const copy = `${server!.folder}-copy`
+      yield* all((member) => member.stop)
+      const copy = `${folder}-copy`
       yield* Effect.addFinalizer(() => Effect.sync(() => Fs.rmSync(copy, { recursive: true, force: true })))
-      Fs.cpSync(server!.folder, copy, { recursive: true })
-      yield* server!.restart
+      Fs.cpSync(folder, copy, { recursive: true })
+      yield* all((member) => member.restart)
       const { reasons, held } = yield* observe(watcher)
       yield* eventually("the watch to know all", () => held().size === 20)
       yield* Effect.forEach(range(5), (i) => persist(store.create(`late/${i}`, "1")))
       yield* eventually("the watch to know all", () => held().size === 25)
       // away from the watch, so that it meets the store again only when others have gone on writing
       yield* proxy.refuse
-      yield* server!.kill
-      Fs.rmSync(server!.folder, { recursive: true, force: true })
-      Fs.cpSync(copy, server!.folder, { recursive: true })
-      yield* server!.restart
+      yield* all((member) => member.kill)
+      Fs.rmSync(folder, { recursive: true, force: true })
+      Fs.cpSync(copy, folder, { recursive: true })
+      yield* all((member) => member.restart)
       yield* afterwards(store)
       const told = reasons().length
       yield* proxy.open
@@ -116,10 +123,15 @@ describe("one NATS server", () => {
       yield* eventually("the loss to be told", () => reasons().slice(told).some((text) => forgetful.test(text)))
     })
 
-  it.live("rolled back to an older copy, it is told", () => rolledBack(() => Effect.void).pipe(Effect.scoped))
+  it.live("rolled back to an older copy, it is told", () => rolledBack(1, () => Effect.void).pipe(Effect.scoped))
 
   it.live("rolled back to an older copy and written on beyond where it was, it is told all the same", () =>
-    rolledBack((store) => Effect.forEach(range(30), (i) => persist(store.create(`other/${i}`, "1")))).pipe(
+    rolledBack(1, (store) => Effect.forEach(range(30), (i) => persist(store.create(`other/${i}`, "1")))).pipe(
+      Effect.scoped
+    ))
+
+  it.live("three of them, rolled back to an older copy and written on, it is told all the same", () =>
+    rolledBack(3, (store) => Effect.forEach(range(30), (i) => persist(store.create(`other/${i}`, "1")))).pipe(
       Effect.scoped
     ))
 
@@ -175,6 +187,26 @@ describe("three NATS servers", () => {
           yield* leader!.thaw
           yield* Effect.sleep("1 second")
         })
+      })
+    }).pipe(Effect.scoped))
+
+  it.live("leaders frozen one after the other, what is forgotten is told", () =>
+    Effect.gen(function*() {
+      const { leaderOf, servers } = yield* startNats({ members: 3 })
+      yield* trial({
+        client: client(servers),
+        requestTimeout,
+        recovery: 15_000,
+        mayForget: true,
+        fault: Effect.forEach(range(3), () =>
+          Effect.gen(function*() {
+            const leader = yield* leaderOf("KV_faults")
+            if (leader === undefined) return yield* Effect.sleep("1 second")
+            yield* leader.freeze
+            yield* Effect.sleep("5 seconds")
+            yield* leader.thaw
+            yield* Effect.sleep("500 millis")
+          }))
       })
     }).pipe(Effect.scoped))
 

@@ -1,4 +1,4 @@
-// The control plane's public contract on a SQLite file, and what its Layers read and refuse.
+// What the Layers of the control plane on a SQLite file read and refuse.
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Context, Duration, Effect, Layer } from "effect"
 import { join } from "node:path"
@@ -6,14 +6,8 @@ import { temporaryFolder } from "../../scripts/servers/index.ts"
 import { ControlPlane } from "../../src/ControlPlane/ControlPlane.ts"
 import { GlobalStore } from "../../src/ControlPlane/ControlStore.ts"
 import { ControlPlaneSqlite, ControlStoreSqlite } from "../../src/ControlPlane/Sqlite.ts"
-import { planeContract } from "./support/planeContract.ts"
 
 const newFile = Effect.map(temporaryFolder("sqlite"), (folder) => join(folder, "store.db"))
-
-planeContract("the control plane on SQLite", {
-  start: newFile,
-  open: (file, place) => ControlStoreSqlite.make({ file, namespace: `plane-${place}` })
-})
 
 describe("the Layers of the control plane on SQLite", () => {
   it.live("take their file from the environment, with a prefix where the cluster's differs", () =>

@@ -35,16 +35,15 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
   let closing = false
   let ended = false
 
+  const flush = (): void => {
+    const messages = outbox
+    outbox = []
+    if (messages.length > 0) worker.postMessage(messages)
+  }
   const post = (message: Inbound): void => {
     if (ended) return
     // what one turn of the event loop says goes over together
-    if (outbox.length === 0) {
-      queueMicrotask(() => {
-        const messages = outbox
-        outbox = []
-        worker.postMessage(messages)
-      })
-    }
+    if (outbox.length === 0) queueMicrotask(flush)
     outbox.push(message)
   }
 
@@ -77,7 +76,10 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
       questions.set(id, onAnswer)
       post({ ...request, id })
       return () => {
-        if (questions.delete(id)) post({ op: "cancel", id })
+        if (!questions.delete(id)) return
+        post({ op: "cancel", id })
+        // at once: whatever the caller does next must find the thread told
+        flush()
       }
     },
     tell: post,
