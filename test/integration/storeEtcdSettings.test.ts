@@ -4,6 +4,7 @@ import { ConfigProvider, Duration, Effect, Layer, Option, Queue, Redacted, Strea
 import { Etcd3 } from "etcd3"
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
 import { startEtcd } from "../../scripts/servers/index.ts"
 import { ControlStore } from "../../src/ControlPlane/ControlStore.ts"
 import type { WatchEvent } from "../../src/ControlPlane/ControlStore.ts"
@@ -188,11 +189,10 @@ describe.concurrent("etcd at the start", () => {
     Effect.gen(function*() {
       const { endpoints } = yield* startEtcd({ data: "memory" })
       const program = fileURLToPath(new URL("support/storeClient.ts", import.meta.url))
-      const output = yield* Effect.callback<string, Error>((resume) => {
-        execFile(process.execPath, [program, "etcd", endpoints[0]!], { timeout: 10_000 }, (error, stdout, stderr) =>
-          resume(error === null ? Effect.succeed(stdout) : Effect.fail(new Error(`${error.message} ${stderr}`))))
-      })
-      assert.include(output, "closed")
+      const { stdout } = yield* Effect.promise(() =>
+        promisify(execFile)(process.execPath, [program, "etcd", endpoints[0]!], { timeout: 10_000 })
+      )
+      assert.include(stdout, "closed")
     }).pipe(Effect.scoped))
 })
 

@@ -6,6 +6,7 @@ import { execFile } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
 import { startNats, temporaryFolder } from "../../scripts/servers/index.ts"
 import { ControlStore } from "../../src/ControlPlane/ControlStore.ts"
 import type { WatchEvent } from "../../src/ControlPlane/ControlStore.ts"
@@ -267,11 +268,10 @@ describe.concurrent("NATS at the start", () => {
     Effect.gen(function*() {
       const { servers } = yield* startNats({ data: "memory" })
       const program = fileURLToPath(new URL("support/storeClient.ts", import.meta.url))
-      const output = yield* Effect.callback<string, Error>((resume) => {
-        execFile(process.execPath, [program, "nats", servers[0]!], { timeout: 10_000 }, (error, stdout, stderr) =>
-          resume(error === null ? Effect.succeed(stdout) : Effect.fail(new Error(`${error.message} ${stderr}`))))
-      })
-      assert.include(output, "closed")
+      const { stdout } = yield* Effect.promise(() =>
+        promisify(execFile)(process.execPath, [program, "nats", servers[0]!], { timeout: 10_000 })
+      )
+      assert.include(stdout, "closed")
     }).pipe(Effect.scoped))
 })
 

@@ -170,11 +170,13 @@ const linkFailure = (error: unknown): LinkFailure => {
   return new LinkFailure({ kind, reason })
 }
 
+class DialFailed extends Data.TaggedError("DialFailed")<{ readonly error: unknown }> {}
+
 /** Connects, and stays connected as well as it can until the scope ends. */
 export const openLink = Effect.fnUntraced(function*(options: LinkOptions) {
   const client = yield* clientOptions(options)
   const peer = client.servers.join(", ")
-  let lastError: unknown = "no server answered"
+  let last = new DialFailed({ error: "no server answered" })
   // A dial that nobody waits for any more must not leave its connection behind.
   const dial = Effect.tryPromise({
     try: (signal) =>
@@ -182,7 +184,7 @@ export const openLink = Effect.fnUntraced(function*(options: LinkOptions) {
         if (signal.aborted) void closing(opened)
         return opened
       }),
-    catch: (error) => lastError = error
+    catch: (error) => last = new DialFailed({ error })
   })
   const closing = (old: NatsConnection): Promise<void> => old.close().catch(() => undefined)
   let connection: NatsConnection = yield* Effect.uninterruptibleMask((restore) =>
@@ -190,10 +192,10 @@ export const openLink = Effect.fnUntraced(function*(options: LinkOptions) {
       dial.pipe(
         Effect.retry({
           schedule: Schedule.spaced("250 millis").pipe(Schedule.jittered),
-          while: (error) => !isAuthentication(error)
+          while: ({ error }) => !isAuthentication(error)
         }),
-        Effect.timeoutOrElse({ duration: options.connectTimeout, orElse: () => Effect.fail(lastError) }),
-        Effect.mapError((error) =>
+        Effect.timeoutOrElse({ duration: options.connectTimeout, orElse: () => Effect.fail(last) }),
+        Effect.mapError(({ error }) =>
           isAuthentication(error)
             ? new AuthenticationFailed({ peer: `nats ${peer}` })
             : new StoreUnavailable({ operation: `connect to nats ${peer}`, reason: words(error) })

@@ -27,7 +27,7 @@ export const storeContract = <Servers, E, E2>(
         definition.name,
         () =>
           (cases.find(({ name }) => name === definition.name)?.run
-            ?? Effect.fail(new Error("the case was left out, because no client can be cut"))).pipe(
+            ?? Effect.die("the case was left out, because no client can be cut")).pipe(
               Effect.provideService(References.MinimumLogLevel, "Warn")
             ),
         60_000
