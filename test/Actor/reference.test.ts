@@ -128,6 +128,21 @@ describe("a reference", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect("asks again where the directory still says the old place, until it says the new one", () => {
+    const { layer, sent } = system({
+      nodes: { b: () => Effect.fail(unreachable("NotSent")), c: () => Effect.succeed(7) },
+      lookups: [Effect.succeed(at("b", 1)), Effect.succeed(at("b", 1)), Effect.succeed(at("c", 2))]
+    })
+    return Effect.gen(function*() {
+      const ref = yield* spawned
+      const asked = yield* Effect.forkChild(ref.ask.Add({ n: 1 }), { startImmediately: true })
+      yield* TestClock.adjust("1 second")
+      assert.isDefined(asked.pollUnsafe())
+      assert.strictEqual(yield* Fiber.join(asked), 7)
+      assert.deepStrictEqual(sent, ["b/1", "c/2"])
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("that waits in vain says that nothing was sent, at the ask's deadline", () => {
     const lost = Array.from({ length: 100 }, () => Effect.succeed(at("b", 1)))
     const { layer, sent } = system({ nodes: { b: () => Effect.fail(unreachable("NotSent")) }, lookups: lost })
@@ -186,5 +201,68 @@ describe("a kind's fingerprint", () => {
       Actor.make("K", { protocol: [a, b] }).definition.fingerprint,
       Actor.make("K", { protocol: [b, a] }).definition.fingerprint
     )
+  })
+})
+
+describe("the rest of a mailbox", () => {
+  it.effect("follows an actor that is withdrawn from here, in order, once it lives elsewhere; asks follow by their own", () => {
+    const arrived: Array<string> = []
+    const Slow = Actor.make("Slow", {
+      protocol: [Rpc.make("Note", { payload: { n: Schema.Int } }), Rpc.make("Get", { success: Schema.Int })]
+    })
+    const live = Slow.toLayer(Effect.succeed(Slow.of({
+      Note: ({ n }) => Effect.asVoid(Effect.sleep(n)),
+      Get: () => Effect.succeed(1)
+    })))
+    let moved = false
+    const elsewhere: Address.ActorAddress = { ...at("c", 9), kind: "Slow", name: "s" }
+    const ports = Layer.mergeAll(
+      Layer.effect(
+        Placement.Placement,
+        Effect.map(Placement.makeLocal, (local) => ({
+          ...local,
+          lookup: (_kind: string, name: string) =>
+            moved ? Effect.succeed(elsewhere) : Effect.fail(new DirectoryRebuilding({ name, partition: 0 }))
+        }))
+      ),
+      Layer.effect(
+        Delivery.Delivery,
+        Effect.map(Delivery.makeLocal, (local) => ({
+          tell: (to: Address.ActorAddress, message: Delivery.Message) =>
+            to.node.id === "c"
+              ? Effect.sync(() => void arrived.push(`${message.tag} ${JSON.stringify(message.payload)}`))
+              : local.tell(to, message),
+          ask: (to: Address.ActorAddress, message: Delivery.Message, timeout: number) =>
+            to.node.id === "c" ? Effect.succeed(Exit.succeed(42)) : local.ask(to, message, timeout)
+        }))
+      ),
+      Topology.layerLocal
+    )
+    const layer = live.pipe(
+      Layer.provideMerge(ActorSystem.layer),
+      Layer.provide(ports),
+      Layer.provideMerge(ActorHost.layer),
+      Layer.provideMerge(Layer.mergeAll(Node.layerLocal({ system: "test" }), SystemEvents.layer))
+    )
+    return Effect.gen(function*() {
+      const system = yield* ActorSystem.ActorSystem
+      const host = yield* ActorHost.ActorHost
+      const ref = yield* system.spawn(Slow, "s")
+      for (const n of [100, 1, 2, 3]) yield* ref.tell.Note({ n })
+      const asked = yield* Effect.forkChild(ref.ask.Get(), { startImmediately: true })
+      yield* TestClock.adjust(0)
+      const stopping = yield* Effect.forkChild(
+        host.stop("s", { placement: Number.MAX_SAFE_INTEGER, reason: "Withdrawn" }),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust("100 millis")
+      assert.isDefined(stopping.pollUnsafe())
+      assert.deepStrictEqual(arrived, [])
+      moved = true
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(arrived, ["Note {\"n\":1}", "Note {\"n\":2}", "Note {\"n\":3}"])
+      assert.isDefined(asked.pollUnsafe())
+      assert.strictEqual(yield* Fiber.join(asked), 42)
+    }).pipe(Effect.provide(layer))
   })
 })

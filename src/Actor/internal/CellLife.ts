@@ -11,7 +11,9 @@ import { decide, type Directive } from "../Supervision.ts"
 import type { StopReason } from "../SystemEvents.ts"
 import type { HandlerTable } from "./Cell.ts"
 import { CellMailbox } from "./CellMailbox.ts"
+import { Asked, type Envelope } from "./Envelope.ts"
 import { Alarm, type Extras } from "./Extras.ts"
+import { followOn } from "./followOn.ts"
 import { Idleness } from "./Idleness.ts"
 import { observedHandlers } from "./observed.ts"
 import { Status } from "./Status.ts"
@@ -298,7 +300,7 @@ export abstract class CellLife extends CellMailbox {
     if (extras.deadline !== undefined) this.host.timeouts.cancel(extras.deadline)
     if (extras.startWaiters.length > 0) extras.failure ??= this.startFailed("it was stopped while it started")
     if (extras.failure !== undefined) this.tellStarted(Exit.fail(extras.failure))
-    this.refuseAll(extras)
+    const rest = this.refuseAll(extras)
     const scope = this.scope
     this.scope = undefined
     this.handlers = undefined
@@ -307,6 +309,7 @@ export abstract class CellLife extends CellMailbox {
       this.status = Status.Stopped
       extras.parent?.extras!.children!.delete(this.spec.name)
       this.host.stopped(this.cell, extras.stopReason)
+      if (rest.length > 0) followOn(this.cell, rest)
       for (const watcher of extras.watchers ?? []) watcher.ended(extras.stopReason)
       const waiters = extras.stopWaiters
       extras.stopWaiters = []
@@ -314,18 +317,26 @@ export abstract class CellLife extends CellMailbox {
     })
   }
 
-  private refuseAll(extras: Extras): void {
+  /** Refuses all that waits. Tells of an actor that moves are given back instead, to follow it. */
+  private refuseAll(extras: Extras): ReadonlyArray<Envelope> {
     // Those who wait for room first: nothing is let in any more.
     const waiting = extras.waiting
     while (waiting !== undefined && waiting.size > 0) waiting.shift().admitted(true)
     if (extras.stash !== undefined) this.requeue(extras.stash)
+    const moves = extras.stopReason === "Withdrawn" && extras.parent === undefined
+    const rest: Array<Envelope> = []
     // An error with its stack is dear, and most mailboxes are empty by now.
     const stopped = this.depth === 0 ? undefined : new ActorStopped({ name: this.spec.name })
     for (let envelope = this.poll(); envelope !== undefined; envelope = this.poll()) {
       if (envelope instanceof Task) continue
+      if (moves && !(envelope instanceof Asked)) {
+        rest.push(envelope)
+        continue
+      }
       this.host.deadLetter(this.cell, envelope.tag, "ActorStopped")
       envelope.refuse(stopped!)
     }
+    return rest
   }
 
   /** Ends what belongs to one behaviour: detached messages, timers, watches, children, then its scope. */

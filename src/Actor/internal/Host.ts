@@ -111,6 +111,8 @@ export class Host {
   readonly listeners = new Set<Queue.Queue<Termination>>()
   /** set once by the actor system: what refs made here are bound to */
   refs: RefRuntime | undefined = undefined
+  private readonly followers = new Set<Fiber.Fiber<unknown, unknown>>()
+  private closing = false
   private latest: Cell | undefined = undefined
   private placements = 0
   private readonly dirty: Array<Registration> = []
@@ -272,12 +274,25 @@ export class Host {
   }
 
   /** Stops what still runs here, at once, and forgets all deadlines. */
-  readonly close: Effect.Effect<void> = Effect.suspend(() =>
-    Effect.ensuring(
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    this.closing = true
+    for (const fiber of this.followers) fiber.interruptUnsafe()
+    return Effect.ensuring(
       this.stopAll([...this.cells.values()], "Withdrawn", { now: true }),
       Effect.sync(() => this.timeouts.close())
     )
-  )
+  })
+
+  /** Runs what sends messages after their actor, for no longer than the host lives; then `ended`, however it went. */
+  follow(effect: Effect.Effect<unknown, unknown>, ended: () => void): void {
+    if (this.closing) return ended()
+    const fiber = this.runFork(effect)
+    this.followers.add(fiber)
+    fiber.addObserver(() => {
+      this.followers.delete(fiber)
+      ended()
+    })
+  }
 
   // ---- metrics ---------------------------------------------------------------------------------------------------------
 

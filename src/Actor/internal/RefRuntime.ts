@@ -51,12 +51,21 @@ export class RefRuntime {
     return new Ref(classes, name, address, dataCenter)
   }
 
-  /** The name's present address, other than the one that has just failed. */
+  /**
+   * The name's present address, after this one has failed. Compared by what they say: a directory that is behind gives the failed
+   * one again, as another object, and must be asked again.
+   */
   private again(ref: Ref, failed: ActorAddress): Effect.Effect<ActorAddress, LookupError> {
-    return ref.address !== failed ? Effect.succeed(ref.address) : Effect.tap(
-      this.placement.lookup(ref.kind.name, ref.name, { dataCenter: ref.dataCenter, not: failed }),
-      (address) => Effect.sync(() => ref.moveTo(address))
-    )
+    const known = ref.address
+    return samePlacement(known, failed)
+      ? Effect.tap(
+        this.placement.lookup(ref.kind.name, ref.name, { dataCenter: ref.dataCenter, not: failed }),
+        (address) =>
+          Effect.sync(() => {
+            if (!samePlacement(address, failed)) ref.moveTo(address)
+          })
+      )
+      : Effect.succeed(known)
   }
 
   /** A tell whose cached cell, if any, no longer takes messages. */
