@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Actor } from "effect-troupe/Actor"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Random } from "effect"
 import { TestClock } from "effect/testing"
 import { Rpc } from "effect/rpc"
 import { Counter, CounterLive, drive, hosts, makeWorld } from "./world.ts"
@@ -125,7 +125,7 @@ describe("Placement", () => {
       const random = countOf("r", 12)
       assert.strictEqual(random.reduce((sum, n) => sum + n, 0), 12)
       assert.isTrue(random.every((n) => n > 0))
-    }))
+    }).pipe(Random.withSeed("placement")))
 
   it.effect("a name of another kind is KindMismatch when looked for and NameTaken when spawned", () =>
     Effect.gen(function*() {

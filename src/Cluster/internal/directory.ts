@@ -5,15 +5,16 @@
  * Invariants: a table grants only while this member's lease is valid and its view gives it the partition at the table's epoch;
  * placement numbers rise over all owners that a partition ever has, because the epoch is their upper part.
  */
-import { Deferred, Effect, Exit, FiberSet, Schedule } from "effect"
+import { Deferred, Effect, Exit, FiberSet } from "effect"
 import type { ActorAddress, NodeAddress } from "../../Actor/Address.ts"
-import { ActorNotFound, DirectoryRebuilding, NodeUnreachable, type StoreUnavailable } from "../../Actor/errors.ts"
+import { ActorNotFound, DirectoryRebuilding, type StoreUnavailable } from "../../Actor/errors.ts"
 import { SystemEvents } from "../../Actor/SystemEvents.ts"
 import type { Calls, Handlers } from "./calls.ts"
 import { type GrantError, Moved, NotServing, pageOf, type Placed } from "./ClusterRpcs.ts"
 import type { Journal } from "./journal.ts"
 import type { Membership } from "./membership.ts"
 import * as Name from "./name.ts"
+import * as Orders from "./orders.ts"
 import type { Relocation } from "./relocation.ts"
 import { addressOf, isAlive, type Snapshot } from "./snapshot.ts"
 
@@ -50,10 +51,6 @@ export interface Directory {
 
 /** Placements that one owner can make in one partition at one epoch; the epoch is above. */
 const placementsPerEpoch = 2 ** 24
-
-const retrying = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("2 seconds")]).pipe(
-  Schedule.jittered
-)
 
 type StopAnswer = StoreUnavailable | Moved
 interface Waiting {
@@ -114,6 +111,7 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
     tellPlaced(table, name)
   }
 
+  const orders = Orders.make({ membership, journal, calls: parts.calls, isCurrent, dispatch })
   const takeWaiters = (ids: ReadonlyArray<Name.Waiter>) =>
     ids.flatMap((id) => {
       const waiter = waiters.get(id)
@@ -124,17 +122,17 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
   const perform = (table: Table, name: string, command: Name.NameCommand): void => {
     switch (command._tag) {
       case "Commit":
-        fork(commit(table, command.placed))
+        fork(orders.commit(table, command.placed))
         return
       case "CommitRemoval":
-        fork(commitRemoval(table, name, command.placement))
+        fork(orders.commitRemoval(table, name, command.placement))
         return
       case "Start":
-        fork(start(table, command.placed))
+        fork(orders.start(table, command.placed))
         return
       case "Stop":
         fork(
-          revoke(table, name, command.placed.placement, command.placed.host, "Stopped").pipe(
+          orders.revoke(table, name, command.placed.placement, command.placed.host, "Stopped").pipe(
             Effect.andThen(
               Effect.sync(() => dispatch(table, name, { _tag: "Stopped", placement: command.placed.placement }))
             )
@@ -142,7 +140,7 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
         )
         return
       case "Revoke":
-        fork(revoke(table, name, command.placement, command.host))
+        fork(orders.revoke(table, name, command.placement, command.host))
         return
       case "FindHome":
         relocation.seek({
@@ -197,101 +195,6 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
     if (state === "Committing" || state === "Starting") return
     placing.delete(name)
     Deferred.doneUnsafe(settled, Exit.void)
-  }
-
-  const commit = (table: Table, placed: Placed) => {
-    const { partition, epoch } = table
-    const { name } = placed.spec
-    return journal.append([{ _tag: "Put", partition, epoch, placed }]).pipe(
-      Effect.matchEffect({
-        onSuccess: () => Effect.sync(() => dispatch(table, name, { _tag: "Committed", placement: placed.placement })),
-        // A fenced owner says nothing more: its successor has the word.
-        onFailure: (error) =>
-          error._tag === "Fenced"
-            ? Effect.void
-            : Effect.sync(() => dispatch(table, name, { _tag: "CommitFailed", placement: placed.placement, error }))
-      })
-    )
-  }
-
-  const commitRemoval = (table: Table, name: string, placement: number) => {
-    const { partition, epoch } = table
-    return journal.append([{ _tag: "Removed", partition, epoch, name, placement }]).pipe(
-      Effect.matchEffect({
-        onSuccess: () => Effect.sync(() => dispatch(table, name, { _tag: "RemovalCommitted", placement })),
-        onFailure: (error) =>
-          error._tag === "Fenced" ? Effect.void : Effect.sleep("500 millis").pipe(
-            Effect.andThen(
-              Effect.sync(() => dispatch(table, name, { _tag: "RemovalFailed", placement, reason: error.reason }))
-            )
-          )
-      })
-    )
-  }
-
-  /** Orders the start until the host has answered for certain, or is gone for good. */
-  const start = (table: Table, placed: Placed) => {
-    const { name } = placed.spec
-    const { placement, host } = placed
-    const { epoch, partition } = table
-    let unknown = false
-    const refused = (error: GrantError, elsewhere: boolean) =>
-      Effect.sync(() => dispatch(table, name, { _tag: "Refused", placement, error, elsewhere }))
-    const once: Effect.Effect<void, "Again"> = Effect.suspend(() => {
-      if (!isCurrent(table)) return Effect.void
-      const address = addressOf(membership.current(), host)
-      if (address === undefined || !isAlive(membership.current(), host)) {
-        return refused(
-          new NodeUnreachable({ node: host, outcome: "NotSent", reason: "the member has departed" }),
-          true
-        )
-      }
-      if (!membership.mayAct()) {
-        return unknown
-          ? Effect.fail("Again" as const)
-          : refused(new NotServing({ node: membership.key, reason: "its lease has lapsed" }), false)
-      }
-      return parts.calls().peer(address).Start({ partition, epoch, spec: placed.spec, placement }).pipe(
-        Effect.matchEffect({
-          onSuccess: (started) =>
-            Effect.sync(() => dispatch(table, name, { _tag: "Started", placement, address: started })),
-          onFailure: (error): Effect.Effect<void, "Again"> => {
-            if (error._tag === "NodeUnreachable") {
-              if (error.outcome === "Unknown") unknown = true
-              return unknown ? Effect.fail("Again" as const) : refused(error, true)
-            }
-            // A member of a higher epoch: this table has a successor, and the view will say so.
-            if (error._tag === "Superseded") return membership.refresh
-            const elsewhere = error._tag === "NotServing" || error._tag === "KindNotRegistered"
-            // An earlier order may still be on its way: its number must be dead before the name goes elsewhere.
-            return unknown
-              ? revoke(table, name, placement, host).pipe(Effect.andThen(refused(error, elsewhere)))
-              : refused(error, elsewhere)
-          }
-        })
-      )
-    })
-    return Effect.retry(once, retrying).pipe(Effect.ignore)
-  }
-
-  const revoke = (
-    table: Table,
-    name: string,
-    placement: number,
-    host: string,
-    reason: "Stopped" | "Replaced" = "Replaced"
-  ): Effect.Effect<void> => {
-    const { epoch, partition } = table
-    const once: Effect.Effect<void, "Again"> = Effect.suspend(() => {
-      const address = addressOf(membership.current(), host)
-      if (!isCurrent(table) || address === undefined || !isAlive(membership.current(), host)) return Effect.void
-      return parts.calls().peer(address).Revoke({ partition, epoch, name, placement, reason }).pipe(
-        Effect.catch((error): Effect.Effect<void, "Again"> =>
-          error._tag === "Superseded" ? membership.refresh : Effect.fail("Again" as const)
-        )
-      )
-    })
-    return Effect.retry(once, retrying).pipe(Effect.ignore)
   }
 
   // ---- following the view
@@ -471,6 +374,6 @@ export const make = Effect.fnUntraced(function*(parts: Parts) {
       }
       return false
     },
-    revoke
+    revoke: orders.revoke
   } satisfies Directory
 })

@@ -1,63 +1,33 @@
 /**
- * This node's membership: the state prefix of the store as last known, the lease, joining, and the one way to change the view.
+ * This node's membership: record and lease, joining, the one way to change the view, and the end of this incarnation. What the
+ * store says is kept by `known.ts`.
  *
- * Invariant: what is known only moves forward (`View.accepts`); every change is a compare-and-set of the view that was the base
- * of the decision; nothing is written once the lease is lapsed or closed.
+ * Invariant: every change is a compare-and-set of the view that was the base of the decision; nothing is written once the lease is
+ * lapsed or closed.
  */
-import {
-  Deferred,
-  Duration,
-  Effect,
-  Option,
-  PubSub,
-  Queue,
-  Schedule,
-  Schema,
-  type Scope,
-  Semaphore,
-  Stream
-} from "effect"
+import { Deferred, Duration, Effect, Option, Queue, Schedule, type Scope, Semaphore, Stream } from "effect"
 import type { ActorHost } from "../../Actor/ActorHost.ts"
-import { NodeAddress, nodeKey } from "../../Actor/Address.ts"
+import { type NodeAddress, nodeKey } from "../../Actor/Address.ts"
 import { Fenced, type InvalidData, OutcomeUnknown, ProtocolMismatch, StoreUnavailable } from "../../Actor/errors.ts"
 import { Node, randomHex } from "../../Actor/Node.ts"
-import { SystemEvents } from "../../Actor/SystemEvents.ts"
+import type { SystemEvents } from "../../Actor/SystemEvents.ts"
 import {
   ControlStore,
   type ControlStoreService,
-  type Entry,
   type Revision,
-  type WatchEvent,
   type WriteError
 } from "../../ControlPlane/ControlStore.ts"
 import * as ControlStoreModule from "../../ControlPlane/ControlStore.ts"
 import * as Lease from "../../ControlPlane/Lease.ts"
 import type { ClusterSettings } from "../ClusterSettings.ts"
 import * as Keys from "./keys.ts"
-import { emptySnapshot, type Snapshot } from "./snapshot.ts"
+import * as Known from "./known.ts"
+import { type ClusterRecord, decodeCluster, encodeCluster, type MemberRecord } from "./records.ts"
+import type { Snapshot } from "./snapshot.ts"
 import * as View from "./view.ts"
 
-/** What a member is: written before it joins, never changed. */
-export const MemberRecord = Schema.Struct({
-  node: NodeAddress,
-  roles: Schema.Array(Schema.String),
-  partitionCount: Schema.Int
-})
-export type MemberRecord = typeof MemberRecord.Type
-
-const ClusterRecord = Schema.Struct({ id: Schema.String, partitionCount: Schema.Int, generation: Schema.Int })
-
-const json = <S extends Schema.Top & { readonly DecodingServices: never }>(schema: S) => {
-  const decode = Schema.decodeUnknownEffect(Schema.fromJsonString(schema))
-  return (text: string) => decode(text).pipe(Effect.option)
-}
-const decodeMember = json(MemberRecord)
-const decodeCluster = json(ClusterRecord)
-const encodeCluster = (record: typeof ClusterRecord.Type) => JSON.stringify(record)
-const decodeKinds = json(Schema.Array(Schema.String))
-
 interface ClusterEntry {
-  readonly record: typeof ClusterRecord.Type
+  readonly record: ClusterRecord
   readonly revision: Revision
 }
 
@@ -114,7 +84,6 @@ const backoff = (base: Duration.Input, cap: Duration.Input) =>
 
 export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host: ActorHost["Service"]) {
   const node = yield* Node
-  const events = yield* SystemEvents
   const leaseMillis = Duration.toMillis(settings.memberLease)
   const store = ControlStoreModule.withDeadline(
     yield* ControlStore,
@@ -124,128 +93,9 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
   const key = nodeKey(self)
   const keys = Keys.make(node.system, self.dataCenter)
 
-  // ---- what is known
-  let snapshot: Snapshot = emptySnapshot
-  let revision: string | undefined
-  /** why nothing may be granted: the store shows another cluster, or none */
-  let frozen: string | undefined
-  const doubts = yield* Queue.sliding<void>(1)
+  const known = yield* Known.make(store, keys)
   const over = yield* Deferred.make<string>()
   const isOver = () => Deferred.isDoneUnsafe(over)
-  const hub = yield* PubSub.sliding<Snapshot>({ capacity: 1, replay: 1 })
-  const listeners: Array<(now: Snapshot, before: Snapshot) => void> = []
-  const tell = (next: Snapshot) => {
-    if (next === snapshot) return
-    const before = snapshot
-    snapshot = next
-    for (const listener of listeners) listener(next, before)
-    PubSub.publishUnsafe(hub, next)
-  }
-  const applyView = (view: View.View, at: string): Snapshot => {
-    const known = snapshot.view
-    if (known !== undefined && view.cluster !== known.cluster) {
-      frozen = "the store holds another cluster"
-      return snapshot
-    }
-    if (known !== undefined && view.number < known.number) {
-      // A stale answer, or a store that forgot what it acknowledged: a later look will tell.
-      Queue.offerUnsafe(doubts, void 0)
-      return snapshot
-    }
-    frozen = undefined
-    if (!View.accepts(known, view)) return snapshot
-    revision = at
-    return { ...snapshot, view }
-  }
-  const decodeEntry = (entry: Entry): Effect.Effect<(base: Snapshot) => Snapshot> => {
-    if (entry.key === keys.view) {
-      return View.decode(entry.value).pipe(Effect.flatMap((decoded) =>
-        Option.isSome(decoded)
-          ? Effect.succeed((base: Snapshot) => {
-            const applied = applyView(decoded.value, entry.revision)
-            return { ...base, view: applied.view }
-          })
-          : Effect.as(trouble("the view in the store cannot be read"), (base: Snapshot) => base)
-      ))
-    }
-    if (entry.key.startsWith(keys.memberPrefix)) {
-      return decodeMember(entry.value).pipe(Effect.map((decoded) => (base: Snapshot) => {
-        if (Option.isNone(decoded)) return base
-        const records = new Map(base.records).set(nodeKey(decoded.value.node), decoded.value)
-        return { ...base, records }
-      }))
-    }
-    if (entry.key.startsWith(keys.kindsPrefix)) {
-      return decodeKinds(entry.value).pipe(
-        Effect.map((decoded) => (base: Snapshot) =>
-          Option.isNone(decoded) ? base : { ...base, kinds: new Map(base.kinds).set(entry.key, decoded.value) }
-        )
-      )
-    }
-    return Effect.succeed((base) => base)
-  }
-  const trouble = (reason: string) =>
-    Effect.sync(() => events.publish({ _tag: "StoreTrouble", store: "cluster", reason })).pipe(
-      Effect.andThen(Effect.logWarning(`cluster store: ${reason}`))
-    )
-
-  /** A listing without the view may be older than the view that we know: only a read that was begun after it says that it is gone. */
-  const viewMissing = Effect.suspend(() =>
-    snapshot.view === undefined ? Effect.void : store.get(keys.view).pipe(
-      Effect.flatMap((entry) => {
-        if (Option.isSome(entry)) return Effect.map(decodeEntry(entry.value), (step) => tell(step(snapshot)))
-        if (frozen !== undefined) return Effect.void
-        frozen = "the store has lost the view"
-        Queue.offerUnsafe(doubts, void 0)
-        return trouble(frozen)
-      }),
-      // the watch will say so again
-      Effect.catch((error) => Effect.logDebug(`cluster store: ${error._tag}`))
-    )
-  )
-  const onEvent = (event: WatchEvent): Effect.Effect<void> => {
-    switch (event._tag) {
-      case "Snapshot":
-        return Effect.forEach(event.entries, decodeEntry).pipe(Effect.flatMap((steps) => {
-          // Records never change, so those of departed members may stay known; kinds are what the store says now.
-          const base: Snapshot = { ...snapshot, kinds: new Map() }
-          const next = steps.reduce((current, step) => step(current), base)
-          const hasView = event.entries.some((entry) => entry.key === keys.view)
-          // A store that is not ours (any more) says nothing about what our members can do.
-          tell(frozen === undefined && hasView ? next : { ...snapshot, records: next.records })
-          return hasView ? Effect.void : viewMissing
-        }))
-      case "Put":
-        return Effect.map(decodeEntry(event.entry), (step) => tell(step(snapshot)))
-      case "Removed":
-        if (event.key === keys.view) return viewMissing
-        if (event.key.startsWith(keys.memberPrefix)) {
-          return Effect.sync(() => {
-            const records = new Map(snapshot.records)
-            for (const known of snapshot.records.keys()) if (keys.member(known) === event.key) records.delete(known)
-            tell({ ...snapshot, records })
-          })
-        }
-        if (event.key.startsWith(keys.kindsPrefix)) {
-          return Effect.sync(() => {
-            const kinds = new Map(snapshot.kinds)
-            kinds.delete(event.key)
-            tell({ ...snapshot, kinds })
-          })
-        }
-        return Effect.void
-      case "Lost":
-        return Effect.logDebug(`cluster store: watch lost: ${event.reason}`)
-      case "Current":
-        return Effect.void
-    }
-  }
-
-  const readView = store.get(keys.view).pipe(Effect.flatMap((entry) =>
-    Option.isNone(entry)
-      ? Effect.void
-      : Effect.map(decodeEntry(entry.value), (step) => tell(step(snapshot)))
-  ))
 
   // ---- the cluster's id, once for ever
   const patience = Schedule.max([
@@ -302,9 +152,9 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
     patience: settings.bootstrapTimeout,
     sameStore: Effect.map(readCluster, (found) =>
       Option.isSome(found) && found.value.record.id === cluster.value.id &&
-      found.value.record.generation === (snapshot.view?.generation ?? cluster.value.generation))
+      found.value.record.generation === (known.current().view?.generation ?? cluster.value.generation))
   })
-  snapshot = { ...snapshot, records: new Map(snapshot.records).set(key, record) }
+  known.remember(record)
   const observer = yield* Lease.observe(store, keys.leasePrefix)
 
   // ---- the one way to change the view
@@ -313,9 +163,10 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
     unguarded: boolean
   ): Effect.Effect<boolean, ChangeError> =>
     Effect.gen(function*() {
-      const base = snapshot.view ?? View.empty(cluster.value.id, settings.partitionCount)
+      const base = known.current().view ?? View.empty(cluster.value.id, settings.partitionCount)
       const next = decide(base)
       if (next === base) return true
+      const frozen = known.frozen()
       if (frozen !== undefined) return yield* new StoreUnavailable({ operation: "change the view", reason: frozen })
       if (!unguarded && isOver()) {
         return yield* new Fenced({ what: `member ${key}`, ours: key, current: "its lease is closed" })
@@ -324,15 +175,16 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
         return yield* new StoreUnavailable({ operation: "change the view", reason: "this member's lease has lapsed" })
       }
       const text = View.encode(next)
+      const revision = known.revision()
       const write = revision === undefined ? store.create(keys.view, text) : store.update(keys.view, text, revision)
       return yield* write.pipe(
         Effect.map((written) => {
-          tell(applyView(next, written))
+          known.written(next, written)
           return true
         }),
         // Lost the race, or perhaps not: either way the next decision is made on what the store holds now.
-        Effect.catchTag("RevisionConflict", () => Effect.as(readView, false)),
-        Effect.catchTag("OutcomeUnknown", () => Effect.as(readView, false))
+        Effect.catchTag("RevisionConflict", () => Effect.as(known.read, false)),
+        Effect.catchTag("OutcomeUnknown", () => Effect.as(known.read, false))
       )
     })
   const oneAtATime = yield* Semaphore.make(1)
@@ -349,9 +201,9 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
     )
 
   // ---- follow the store
-  yield* store.watch(keys.state).pipe(Stream.runForEach(onEvent), Effect.forkScoped({ startImmediately: true }))
-  yield* Effect.retry(readView, { schedule: patience, while: transient })
-  const found = snapshot.view?.cluster
+  yield* store.watch(keys.state).pipe(Stream.runForEach(known.onEvent), Effect.forkScoped({ startImmediately: true }))
+  yield* Effect.retry(known.read, { schedule: patience, while: transient })
+  const found = known.current().view?.cluster
   if (found !== undefined && found !== cluster.value.id) {
     return yield* new ProtocolMismatch({ what: "cluster id", ours: cluster.value.id, theirs: found })
   }
@@ -392,7 +244,7 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
   const end = (reason: string) => Deferred.succeed(over, reason)
   yield* lease.closed.pipe(Effect.andThen(end("its lease is closed")), Effect.forkScoped)
   let joined = false
-  listeners.push((now) => {
+  known.onChange((now) => {
     if (now.view === undefined) return
     const alive = View.isMember(now.view, key)
     if (joined && !alive) Deferred.doneUnsafe(over, Effect.succeed("its cluster has declared it dead"))
@@ -419,21 +271,21 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
       const text = View.encode(View.reseeded(best))
       const held = Option.isNone(entry) ? Option.none<View.View>() : yield* View.decode(entry.value.value)
       if (Option.isSome(held) && held.value.number >= best.number) {
-        yield* readView
+        yield* known.read
         return "Seeded" as const
       }
       yield* Option.isNone(entry) ? store.create(keys.view, text) : store.update(keys.view, text, entry.value.revision)
-      yield* readView
+      yield* known.read
       return "Seeded" as const
     })
   /** Does the store really hold less than this member knows? Asked again after a while, since a replica may lag. */
   const isLost = Effect.gen(function*() {
-    const known = snapshot.view
+    const ours = known.current().view
     const entry = yield* store.get(keys.view)
-    if (known === undefined) return false
+    if (ours === undefined) return false
     if (Option.isNone(entry)) return true
     const view = yield* View.decode(entry.value.value)
-    return Option.isSome(view) && view.value.cluster === known.cluster && view.value.number < known.number
+    return Option.isSome(view) && view.value.cluster === ours.cluster && view.value.number < ours.number
   })
   yield* Deferred.await(over).pipe(Effect.andThen(lease.fence), Effect.forkScoped)
 
@@ -445,23 +297,21 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
     settings,
     lease,
     observer,
-    current: () => snapshot,
-    changes: Stream.fromPubSub(hub),
-    onChange: (listener) => void listeners.push(listener),
-    mayAct: () => frozen === undefined && !isOver() && lease.isValid(),
+    current: known.current,
+    changes: Stream.fromPubSub(known.hub),
+    onChange: known.onChange,
+    mayAct: () => known.frozen() === undefined && !isOver() && lease.isValid(),
     isOver,
     over,
     join,
     change,
-    doubts,
+    doubts: known.doubts,
     isLost,
-    freeze: (reason) => {
-      frozen = reason
-    },
-    isFrozen: () => frozen !== undefined,
+    freeze: known.freeze,
+    isFrozen: () => known.frozen() !== undefined,
     seed,
     restore,
-    refresh: Effect.ignore(readView)
+    refresh: Effect.ignore(known.read)
   }
   return membership
 }) satisfies (

@@ -3,7 +3,7 @@
  */
 import type { Member, NodeAddress } from "../../Actor/Address.ts"
 import { nodeKey } from "../../Actor/Address.ts"
-import type { MemberRecord } from "./membership.ts"
+import type { MemberRecord } from "./records.ts"
 import * as View from "./view.ts"
 
 export interface Snapshot {
