@@ -1,5 +1,13 @@
-import { Actor, ActorContext, type ActorRef, ActorSystem, type Errors } from "effect-troupe/Actor"
-import { Context, Effect, Layer, type Schema, Scope } from "effect"
+import {
+  Actor,
+  ActorContext,
+  type ActorRef,
+  ActorSystem,
+  type Errors,
+  type Jobs,
+  type Router
+} from "effect-troupe/Actor"
+import { Context, Effect, Layer, Schema, Scope, Stream } from "effect"
 import { Rpc } from "effect/rpc"
 import { describe, expect, test } from "tstyche"
 import { Account, AccountLive, type InsufficientFunds } from "../../examples/usage/account.ts"
@@ -147,5 +155,68 @@ describe("toLayer requires what start and every handler require, less ActorConte
     expect(Account.props).type.toBe<Effect.Effect<{ readonly opening: number }, never, ActorContext.ActorContext>>()
     expect<Effect.Services<typeof Account.self>>().type.toBe<ActorContext.ActorContext>()
     expect<Scope.Scope>().type.not.toBeAssignableTo<ActorContext.ActorContext>()
+  })
+})
+
+describe("what else can fail, and with what", () => {
+  class Jammed extends Schema.TaggedError<Jammed>()("Jammed", {}) {}
+  const Feed = Actor.make("Feed", {
+    protocol: [
+      Rpc.make("Numbers", { payload: { count: Schema.Int }, success: Schema.Int, error: Jammed, stream: true }),
+      Rpc.make("Ping")
+    ]
+  })
+  type FeedRpcs = RpcsOf<typeof Feed>
+  const feed = {} as ActorRef.ActorRef<FeedRpcs>
+
+  test("a streaming ask is a stream with the message's own error and AskError", () => {
+    expect<ReturnType<typeof feed.ask.Numbers>>().type.toBe<Stream.Stream<number, Jammed | Errors.AskError>>()
+    expect(Feed.of).type.not.toBeCallableWith({ Numbers: () => Effect.succeed(1), Ping: () => Effect.void })
+    expect(Feed.of).type.toBeCallableWith({ Numbers: () => Stream.make(1), Ping: () => Effect.void })
+  })
+
+  test("suspending, inspecting, stopping", () => {
+    expect(system.suspend(feed)).type.toBe<Effect.Effect<void, Errors.AskError>>()
+    expect(system.reinstate(feed)).type.toBe<Effect.Effect<void, Errors.AskError>>()
+    expect(system.stop(feed, { drain: "1 second" })).type.toBe<Effect.Effect<void, Errors.StopError>>()
+    expect(system.inspect).type.toBe<Effect.Effect<ReadonlyArray<ActorSystem.Inspected>>>()
+  })
+
+  test("routers answer as their routees do, and fail to grow as spawns do", () => {
+    const pool = system.spawnRouter(Feed, "f", { size: 2, strategy: "roundRobin" })
+    expect(pool).type.toBe<Effect.Effect<Router.Pool<FeedRpcs>, Errors.SpawnError>>()
+    expect<Effect.Error<ReturnType<Router.Pool<FeedRpcs>["resize"]>>>().type.toBe<
+      Errors.SpawnError | Errors.StopError
+    >()
+    expect<ReturnType<Router.Pool<FeedRpcs>["ask"]["Ping"]>>().type.toBe<Effect.Effect<void, Errors.AskError>>()
+    expect(system.spawnRouter).type.not.toBeCallableWith(Account, "a", { size: 1, strategy: "random" as const })
+  })
+
+  test("jobs refuse a bad cron expression, and nothing else", () => {
+    const jobs = {} as Jobs.Jobs["Service"]
+    expect(jobs.cron("id", "* * * * *", Effect.void)).type.toBe<Effect.Effect<void, Errors.SettingInvalid>>()
+    expect(jobs.every("id", "1 second", Database)).type.toBe<Effect.Effect<void, never, Database>>()
+  })
+
+  test("inside: children fail to start typed, effects handed over keep their needs", () => {
+    const context = {} as ActorContext.ActorContext["Service"]
+    expect(context.spawnChild(Feed, "f")).type.toBe<Effect.Effect<ActorRef.ActorRef<FeedRpcs>, Errors.StartError>>()
+    expect(context.spawnChild).type.not.toBeCallableWith(Account, "a")
+    expect(context.watch(feed, () => Mailer)).type.toBe<Effect.Effect<void, never, Mailer>>()
+    expect(context.timers.once("t", 1, Database)).type.toBe<Effect.Effect<void, never, Database>>()
+    expect(context.stash).type.toBe<Effect.Effect<never>>()
+    expect(context.forward(account.ask.Withdraw({ cents: 1 }))).type.toBe<Effect.Effect<number, InsufficientFunds>>()
+    expect(context.pipeTo(Database, () => Mailer)).type.toBe<Effect.Effect<void, never, Database | Mailer>>()
+    expect(Account.become({ Balance: () => Effect.as(Database, 1) })).type.toBe<
+      Effect.Effect<void, never, ActorContext.ActorContext | Database>
+    >()
+    expect(Account.become).type.not.toBeCallableWith({ Balance: () => Effect.succeed("1") })
+  })
+
+  test("options name messages of the protocol only", () => {
+    expect(Account.toLayer).type.not.toBeCallableWith(Effect.succeed({} as never), { mailbox: { control: ["Nope"] } })
+    expect(Account.toLayer).type.not.toBeCallableWith(Effect.succeed({} as never), {
+      reentrancy: { messages: ["Nope"] }
+    })
   })
 })
