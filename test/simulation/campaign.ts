@@ -169,10 +169,13 @@ export const run = (options: Options) =>
       if (up().length > 0) yield* pick(menu)
     }
 
-    // Faults stop; the world has two minutes to come to rest.
+    // Faults stop; the world has time to come to rest. Nodes that are down are started, and once more those that learn only now
+    // that they were fenced, as a supervisor of processes would.
     yield* world.heal
-    for (const node of world.nodes) yield* node.restart
-    yield* TestClock.adjust("2 minutes")
+    for (let round = 0; round < 2; round++) {
+      for (const node of world.nodes) yield* node.restart
+      yield* TestClock.adjust("1 minute")
+    }
     yield* world.awaitReady
 
     const lost: Array<string> = []
