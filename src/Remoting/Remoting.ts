@@ -63,7 +63,7 @@ export class Remoting extends Context.Service<Remoting, {
 }>()("effect-troupe/Remoting/Remoting") {}
 
 /** Both services of the ring, for as long as the scope lives. */
-export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSettings) {
+export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSettings, client = false) {
   const transport = yield* Transport
   const node = yield* Node.Node
   const host = yield* ActorHost
@@ -95,7 +95,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     self: () => ({
       system: node.system,
       ...self,
-      client: false,
+      client,
       maxFrameBytes: settings.maxFrameBytes,
       windowBytes: settings.windowBytes,
       kinds: fingerprints()
@@ -249,14 +249,20 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
 export const layer = (
   options: Settings.RemotingOptions = {}
 ): Layer.Layer<Remoting | Delivery, SettingInvalid, Transport | Node.Node | ActorHost | SystemEvents | Delivery> =>
-  Layer.effectContext(Effect.flatMap(Settings.decode(options), make))
+  Layer.effectContext(Effect.flatMap(Settings.decode(options), (settings) => make(settings)))
 
 /** The same, with settings from the environment. */
 export const layerConfig: Layer.Layer<
   Remoting | Delivery,
   SettingInvalid,
   Transport | Node.Node | ActorHost | SystemEvents | Delivery
-> = Layer.effectContext(Effect.flatMap(Settings.config, make))
+> = Layer.effectContext(Effect.flatMap(Settings.config, (settings) => make(settings)))
+
+/** The ring of an outsider: it dials, nobody dials it. `Client.layer` is built on it. */
+export const layerClient = (
+  options: Settings.RemotingOptions = {}
+): Layer.Layer<Remoting | Delivery, SettingInvalid, Transport | Node.Node | ActorHost | SystemEvents | Delivery> =>
+  Layer.effectContext(Effect.flatMap(Settings.decode(options), (settings) => make(settings, true)))
 
 /** Who this node is, at the address where its transport is bound. */
 export const layerNode = (options: Node.NodeOptions): Layer.Layer<Node.Node, never, Transport> =>

@@ -57,14 +57,7 @@ export class Transport extends Context.Service<Transport, {
 
 const unspecified = new Set(["0.0.0.0", "::", "::0"])
 
-/** Binds, and dials, on the platform's sockets, for as long as the scope lives. */
-export const makeTcp = Effect.fnUntraced(function*(settings: Settings.RemotingSettings) {
-  if (settings.advertisedHost === undefined && unspecified.has(settings.host)) {
-    return yield* new SettingInvalid({
-      setting: "remoting.advertisedHost",
-      reason: `is required with ${settings.host}, which nobody can dial`
-    })
-  }
+const socketOptions = Effect.fnUntraced(function*(settings: Settings.RemotingSettings) {
   const { tlsAuthority: ca, tlsCertificate: cert, tlsKey: key } = settings
   const material = cert === undefined || key === undefined || ca === undefined
     ? undefined
@@ -81,6 +74,21 @@ export const makeTcp = Effect.fnUntraced(function*(settings: Settings.RemotingSe
     tls: material,
     now: () => Number(clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
   }
+  return options
+})
+
+const dialer = (options: SocketOptions): Transport["Service"]["connect"] => (to) =>
+  Effect.acquireRelease(connect(to, options), (connection) => connection.close, { interruptible: true })
+
+/** Binds, and dials, on the platform's sockets, for as long as the scope lives. */
+export const makeTcp = Effect.fnUntraced(function*(settings: Settings.RemotingSettings) {
+  if (settings.advertisedHost === undefined && unspecified.has(settings.host)) {
+    return yield* new SettingInvalid({
+      setting: "remoting.advertisedHost",
+      reason: `is required with ${settings.host}, which nobody can dial`
+    })
+  }
+  const options = yield* socketOptions(settings)
   const accept = yield* Queue.unbounded<Connection>()
   const bound = yield* Effect.acquireRelease(
     listen({
@@ -101,8 +109,7 @@ export const makeTcp = Effect.fnUntraced(function*(settings: Settings.RemotingSe
       port: settings.advertisedPort === 0 ? bound.port : settings.advertisedPort
     },
     accept,
-    connect: (to) =>
-      Effect.acquireRelease(connect(to, options), (connection) => connection.close, { interruptible: true })
+    connect: dialer(options)
   })
 })
 
@@ -118,3 +125,14 @@ export const layerTcpConfig: Layer.Layer<Transport, SettingInvalid> = Layer.effe
   Transport,
   Effect.flatMap(Settings.config, makeTcp)
 )
+
+/** TCP that only dials: for clients. Its address is a name that nobody can reach. */
+export const layerTcpDial = (options: Settings.RemotingOptions = {}): Layer.Layer<Transport, SettingInvalid> =>
+  Layer.effect(
+    Transport,
+    Effect.gen(function*() {
+      const sockets = yield* socketOptions(yield* Settings.decode(options))
+      const accept = yield* Queue.unbounded<Connection>()
+      return Transport.of({ address: { host: "client", port: 0 }, accept, connect: dialer(sockets) })
+    })
+  )
