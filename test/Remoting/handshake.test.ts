@@ -39,7 +39,8 @@ const play = (
   acceptor: Handshake.Config,
   change: (frame: Uint8Array, index: number) => Uint8Array = (frame) => frame
 ) => {
-  let [near, commands] = Handshake.dial(dialer)
+  const [first, commands] = Handshake.dial(dialer)
+  let near = first
   let [far] = Handshake.accept()
   const frames: Array<Uint8Array> = []
   const ends: { near?: Handshake.Command | undefined; far?: Handshake.Command | undefined } = {}
