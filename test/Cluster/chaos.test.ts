@@ -55,6 +55,7 @@ const run = Effect.fnUntraced(function*(seed: number) {
         ? Effect.fail(new NodeUnreachable({ node: to, outcome: "Unknown", reason: "lost on the way" }))
         : Effect.sleep(rng.below(20))
     }
+    world.net.late = (tag) => tag !== "Ping" && tag !== "KnownView" && rng.below(20) === 0 ? 500 + rng.below(20_000) : 0
     world.net.after = (_from, to) =>
       rng.below(30) === 0
         ? Effect.fail(new NodeUnreachable({ node: to, outcome: "Unknown", reason: "the answer was lost" }))

@@ -56,6 +56,8 @@ export const makeWorld = Effect.fnUntraced(function*(seed: number | string = 1) 
   const net: {
     before?: (from: string, to: string, tag: string) => Effect.Effect<void, NodeUnreachable>
     after?: (from: string, to: string, tag: string) => Effect.Effect<void, NodeUnreachable>
+    /** milliseconds after which a call arrives without anybody waiting for it; 0: in time */
+    late?: (tag: string) => number
   } = {}
   let nextPort = 1
   let incarnations = 0
@@ -93,6 +95,18 @@ export const makeWorld = Effect.fnUntraced(function*(seed: number | string = 1) 
           if (!isOpen(here, there)) return yield* refused(to, "no route")
           const handler = handlers.get(there)?.get(tag)
           if (handler === undefined) return yield* refused(to, "nobody there")
+          const late = net.late?.(tag) ?? 0
+          if (late > 0) {
+            // It arrives long after its caller has given up, whatever became of the caller meanwhile.
+            yield* Effect.forkIn(
+              Effect.suspend(() => handlers.get(there)?.get(tag)?.(payload, {}) ?? Effect.void).pipe(
+                Effect.delay(late),
+                Effect.exit
+              ),
+              worldScope
+            )
+            return yield* Effect.never
+          }
           if (net.before !== undefined) yield* net.before(here, there, tag)
           // The peer goes on when the caller gives up, as over a real connection.
           const fiber = yield* Effect.forkIn(handler(payload, {}), worldScope, { startImmediately: true })

@@ -94,6 +94,13 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
   const keys = Keys.make(node.system, self.dataCenter)
 
   const known = yield* Known.make(store, keys)
+  const gap = store.capabilities.failoverMillis
+  if (leaseMillis < 1.5 * gap) {
+    yield* Effect.logWarning(
+      `memberLease of ${leaseMillis} ms is short for this store, which may take ${gap} ms to fail over: ` +
+        `members may lapse meanwhile; at least ${1.5 * gap} ms is advised`
+    )
+  }
   const over = yield* Deferred.make<string>()
   const isOver = () => Deferred.isDoneUnsafe(over)
 
