@@ -66,8 +66,7 @@ export class Cell extends CellLife {
       if (this.depth > 0) this.host.queue.wake(this)
       else {
         this.status = Status.Idle
-        if (this.extras !== undefined && this.extras.draining) this.stop(this.extras.stopReason, { drained: true })
-        else if (this.extras !== undefined && (this.extras.passivateSoon || this.extras.idleness?.spent === true)) {
+        if (this.extras !== undefined && (this.extras.passivateSoon || this.extras.idleness?.spent === true)) {
           this.extras.passivateSoon = false
           this.passivate()
         }
@@ -94,7 +93,7 @@ export class Cell extends CellLife {
     }
     const died = cause.reasons.find((reason) => reason._tag === "Die")
     if (died !== undefined && died.defect instanceof Forwarded) return envelope.refuse(died.defect.error)
-    const over = this.status >= Status.Stopping || (worker.detached && !this.extras!.detached.has(worker))
+    const over = this.status >= Status.Restarting || (worker.detached && !this.extras!.detached.has(worker))
     envelope.refuse(
       new HandlerFailed({
         name: this.spec.name,
@@ -106,7 +105,10 @@ export class Cell extends CellLife {
           : reasonOf(cause)
       })
     )
-    if (!over && !worker.late) this.failed(cause)
+    if (over || worker.late) return
+    // Its state is broken, but it is not to run: it is built anew when it may.
+    if (this.status === Status.Suspended) this.more.rebuild = true
+    else this.failed(cause)
   }
 
   // ---- reentrancy ------------------------------------------------------------------------------------------------------

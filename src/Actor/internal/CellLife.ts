@@ -87,6 +87,12 @@ export abstract class CellLife extends CellMailbox {
     const observed = observedHandlers(this.cell, handlers)
     this.handlers = options.streams === undefined ? observed : streamHandlers(this.cell, observed, options.streams)
     const again = this.status === Status.Restarting
+    if (this.extras?.suspendSoon === true) {
+      this.extras.suspendSoon = false
+      this.status = Status.Suspended
+      this.host.suspendedBy(this.cell, "suspended while it restarted")
+      return
+    }
     this.status = this.depth > 0 ? Status.Ready : Status.Idle
     if (this.status === Status.Ready) this.host.queue.wake(this.cell)
     if (options.passivation !== undefined) {
@@ -155,8 +161,11 @@ export abstract class CellLife extends CellMailbox {
       const before = this.status
       this.status = Status.Restarting
       this.more.cause = cause
-      if (this.worker === undefined && before !== Status.Restarting) this.restart()
-      else if (before === Status.Restarting && !this.more.closing && this.more.starting === undefined) this.restart()
+      const { worker } = this
+      if (worker !== undefined) {
+        // It waits for the message in hand, but not for ever.
+        if (!worker.running) this.interruptLater(worker.fiber!)
+      } else if (before !== Status.Restarting || !this.settling) this.restart()
     } else {
       const parent = this.extras?.parent
       this.stop("Failed")
@@ -164,7 +173,15 @@ export abstract class CellLife extends CellMailbox {
     }
   }
 
-  protected restart(): void {
+  /** A scope is being closed or a behaviour built: what comes next follows from that. */
+  private get settling(): boolean {
+    const { extras } = this
+    return this.building || (extras !== undefined && (extras.closing || extras.starting !== undefined))
+  }
+
+  /** `atOnce`: without the supervision's backoff, which starts over. */
+  protected restart(atOnce = false): void {
+    if (this.extras?.deadline !== undefined) this.host.timeouts.cancel(this.extras.deadline)
     const scope = this.scope
     this.scope = undefined
     this.handlers = undefined
@@ -181,7 +198,8 @@ export abstract class CellLife extends CellMailbox {
         return this.start()
       }
       const { backoff } = this.registration.options.supervision
-      if (backoff === undefined) return this.start()
+      if (atOnce) extras.backoff = undefined
+      if (backoff === undefined || atOnce) return this.start()
       this.pause(backoff, extras)
     })
   }
@@ -210,8 +228,11 @@ export abstract class CellLife extends CellMailbox {
 
   /** Keeps the mailbox and handles nothing more; the message in hand is finished. */
   suspend(reason: string): void {
-    if (this.status >= Status.Suspended && this.status !== Status.Restarting) return
-    if (this.status === Status.Starting) return
+    if (this.status >= Status.Stopping || this.status === Status.Suspended || this.status === Status.Starting) return
+    if (this.status === Status.Restarting && this.settling) {
+      this.more.suspendSoon = true
+      return
+    }
     this.status = Status.Suspended
     this.host.suspendedBy(this.cell, reason)
   }
@@ -220,9 +241,11 @@ export abstract class CellLife extends CellMailbox {
   reinstate(): void {
     if (this.status !== Status.Suspended) return
     this.host.reinstated(this.cell)
-    if (this.handlers === undefined) {
+    if (this.handlers === undefined || this.more.rebuild) {
+      this.more.rebuild = false
       this.status = Status.Restarting
-      return this.start()
+      if (this.worker === undefined) this.restart(true)
+      return
     }
     if (this.worker !== undefined) this.status = Status.Busy
     else {
@@ -255,24 +278,14 @@ export abstract class CellLife extends CellMailbox {
 
   // ---- the end ---------------------------------------------------------------------------------------------------------
 
-  /**
-   * Ends it. What is in hand may go on for the grace of its kind, unless `now`; what waits becomes dead letters, unless it is
-   * drained first.
-   */
-  stop(
-    reason: StopReason,
-    how: { readonly now?: boolean; readonly drain?: boolean; readonly drained?: true } = {}
-  ): void {
+  /** Ends it. What is in hand may go on for the grace of its kind, unless `now`; what waits becomes dead letters. */
+  stop(reason: StopReason, how: { readonly now?: boolean } = {}): void {
     if (this.status >= Status.Stopping) {
       if (how.now === true) this.worker?.fiber?.interruptUnsafe()
       return
     }
     const extras = this.more
     extras.stopReason = reason
-    if (how.drain === true && this.status <= Status.Busy && (this.depth > 0 || this.worker !== undefined)) {
-      extras.draining = true
-      return
-    }
     this.status = Status.Stopping
     const worker = this.worker
     if (worker?.running || this.building || extras.closing) return

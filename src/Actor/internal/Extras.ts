@@ -48,8 +48,10 @@ export class Extras {
   starting: Fiber.Fiber<unknown, unknown> | undefined = undefined
   /** a scope is being closed: what comes next is decided when that is done */
   closing = false
-  /** the mailbox is worked off before the end */
-  draining = false
+  /** suspended as soon as it has its new behaviour */
+  suspendSoon = false
+  /** it failed while suspended: its behaviour is built anew when it is reinstated */
+  rebuild = false
   /** the behaviour is given up until the next message */
   passivating = false
   // ---- family

@@ -249,7 +249,7 @@ export class Host {
   stopAll(
     cells: ReadonlyArray<Cell>,
     reason: StopReason,
-    how: { readonly now?: boolean; readonly drain?: boolean }
+    how: { readonly now?: boolean }
   ): Effect.Effect<void> {
     if (cells.length === 0) return Effect.void
     return Effect.callback<void>((resume) => {
