@@ -96,15 +96,13 @@ describe("one NATS server", () => {
       const replicated = { ...settings, replicas: count }
       const all = (act: (member: Server) => Effect.Effect<void, unknown>) =>
         Effect.forEach(members, act, { concurrency: "unbounded", discard: true })
-      const folder = members[0]!.folder
+      const folders = members.map(({ folder }) => folder)
       const proxy = yield* startProxy(servers[0]!)
       const store = yield* ControlStoreNats.make({ ...replicated, servers })
       const watcher = yield* ControlStoreNats.make({ ...replicated, servers: [proxy.address] })
       yield* Effect.forEach(range(20), (i) => store.create(`early/${i}`, "1"))
       yield* all((member) => member.stop)
-      const copy = `${folder}-copy`
-      yield* Effect.addFinalizer(() => Effect.sync(() => Fs.rmSync(copy, { recursive: true, force: true })))
-      Fs.cpSync(folder, copy, { recursive: true })
+      for (const folder of folders) Fs.cpSync(folder, `${folder}-copy`, { recursive: true })
       yield* all((member) => member.restart)
       const { reasons, held } = yield* observe(watcher)
       yield* eventually("the watch to know all", () => held().size === 20)
@@ -113,8 +111,10 @@ describe("one NATS server", () => {
       // away from the watch, so that it meets the store again only when others have gone on writing
       yield* proxy.refuse
       yield* all((member) => member.kill)
-      Fs.rmSync(folder, { recursive: true, force: true })
-      Fs.cpSync(copy, folder, { recursive: true })
+      for (const folder of folders) {
+        Fs.rmSync(folder, { recursive: true, force: true })
+        Fs.cpSync(`${folder}-copy`, folder, { recursive: true })
+      }
       yield* all((member) => member.restart)
       yield* afterwards(store)
       const told = reasons().length

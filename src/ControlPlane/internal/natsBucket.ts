@@ -80,6 +80,26 @@ export const api = <A>(
 export const streamInfo = (link: NatsLink, bucket: Bucket, timeoutMillis: number) =>
   api<StreamInfo>(link, `STREAM.INFO.${bucket.stream}`, undefined, timeoutMillis)
 
+/** Sequence of the newest message under the prefix by the word of the stream's leader; 0 where there is none. */
+export const leaderLast = (
+  link: NatsLink,
+  bucket: Bucket,
+  prefix: string,
+  timeoutMillis: number
+): Effect.Effect<number, LinkFailure> =>
+  api<{ readonly message: { readonly seq: number } }>(
+    link,
+    `STREAM.MSG.GET.${bucket.stream}`,
+    { last_by_subj: filterOf(bucket, prefix) },
+    timeoutMillis
+  ).pipe(Effect.flatMap((reply) =>
+    reply.error === undefined
+      ? Effect.succeed(reply.message.seq)
+      : reply.error.err_code === codes.messageNotFound
+      ? Effect.succeed(0)
+      : Effect.fail(new LinkFailure({ kind: "NoResponders", reason: reply.error.description }))
+  ))
+
 export interface ReadConsumer {
   readonly name: string
   /** messages that were waiting when it was made */

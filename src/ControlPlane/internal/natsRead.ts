@@ -6,7 +6,7 @@
  */
 import { Clock, Effect, Exit, Queue, Random, Schedule, Scope, Stream } from "effect"
 import type { Entry, WatchEvent } from "../ControlStore.ts"
-import { filterOf, isMarker, keyOf, positionOf, readConsumer, streamInfo, textOf } from "./natsBucket.ts"
+import { filterOf, isMarker, keyOf, leaderLast, positionOf, readConsumer, streamInfo, textOf } from "./natsBucket.ts"
 import type { Bucket, Position } from "./natsBucket.ts"
 import { LinkFailure } from "./natsConnection.edge.ts"
 import type { Message, NatsLink } from "./natsConnection.edge.ts"
@@ -19,6 +19,9 @@ export type ReportForeign = (what: string, reason: string) => Effect.Effect<void
 const silenceMillis = 3_000
 const renewMillis = 10_000
 const requestMillis = 2_000
+/** how often the stream's leader is asked whether the watch has everything, and how long it may take to say so */
+const verifyMillis = 1_500
+const verifyPatienceMillis = 1_000
 const sessionAttempts = 4
 const sessionStaggerMillis = 400
 
@@ -117,19 +120,24 @@ const listedOf = Effect.fnUntraced(function*(
 /** Checks that nothing is missing between one message and the next. */
 const makeContinuity = () => {
   let seen = 0
+  let newest = 0
   return {
     follows: (arrival: Arrival): boolean => {
       if (arrival._tag === "Data") {
         seen += 1
+        newest = Math.max(newest, arrival.position.stream)
         return arrival.position.consumer === seen
       }
       return arrival._tag === "Ended" || arrival.lastConsumer === seen
     },
-    count: () => seen
+    count: () => seen,
+    /** sequence in the stream of the newest message */
+    newest: () => newest
   }
 }
 
 const gap = new LinkFailure({ kind: "NoAnswer", reason: "a message is missing" })
+const behind = new LinkFailure({ kind: "NoAnswer", reason: "the replica that tells the watch is behind the leader" })
 
 /**
  * Collects the listing with which a session begins. What arrives behind it in the same batch belongs to it too: it is newer.
@@ -209,9 +217,26 @@ const watchSession = Effect.fnUntraced(function*(
 ) {
   const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
   yield* checkIdentity(link, bucket, memory, sink)
+  // A consumer lives on one replica, and after a fault that one may lag or have gone astray while its heartbeats go on. What the
+  // stream's leader had before the listing must be in the listing; what it has later must arrive by the next look at it.
+  const first = yield* leaderLast(link, bucket, prefix, requestMillis)
   const session = yield* openSession(link, bucket, prefix)
   const continuity = makeContinuity()
   const listing = yield* readListing(bucket, session, continuity, report)
+  if (continuity.newest() < first) return yield* behind
+  let required = 0
+  let wanted = 0
+  yield* leaderLast(link, bucket, prefix, verifyPatienceMillis).pipe(
+    Effect.map((last) => {
+      required = wanted
+      wanted = last
+    }),
+    // a leader that is missing proves nothing either way, and is missed by writers soon enough
+    Effect.ignore,
+    Effect.delay(verifyMillis),
+    Effect.forever,
+    Effect.forkScoped
+  )
   for (const [key, listed] of listing) {
     memory.highest = Math.max(memory.highest, Number("entry" in listed ? listed.entry.revision : listed.removedAt))
     if (!key.startsWith(prefix)) listing.delete(key)
@@ -226,6 +251,7 @@ const watchSession = Effect.fnUntraced(function*(
       if (arrival._tag === "Ended") return yield* new LinkFailure({ kind: "NoAnswer", reason: arrival.reason })
       if (!continuity.follows(arrival)) return yield* gap
       if (arrival._tag === "Heartbeat") {
+        if (continuity.newest() < required) return yield* behind
         provedAt = yield* now
         sink.current()
         continue
