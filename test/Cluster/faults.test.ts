@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
+import { partitionOf } from "../../src/Cluster/internal/hash.ts"
 import { Counter, drive, eventsOf, hosts, makeWorld } from "./world.ts"
 
 const held = (events: ReadonlyArray<{ readonly _tag: string; readonly held?: boolean }>) =>
@@ -92,6 +93,34 @@ describe("A cluster under faults", () => {
       assert.isTrue(b!.cluster.mayAct())
       assert.deepStrictEqual(hosts(members, "n"), ["b"])
       for (const member of members) assert.strictEqual(eventsOf(member, "MemberLeft").length, 0)
+    }))
+
+  it.effect("an order of a dead owner that arrives after the take-over is refused", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld()
+      const [a, b, c] = yield* world.startAll(["a", "b", "c"])
+      const text = world.backend.entries().find((entry) => entry.key.endsWith("/state/view"))!.value
+      const view = JSON.parse(text) as {
+        readonly roster: ReadonlyArray<{ readonly id: string }>
+        readonly partitions: ReadonlyArray<ReadonlyArray<number>>
+      }
+      const ownerOf = (name: string) => view.roster[view.partitions[partitionOf(name, 271)]![0]!]!.id
+      const names = Array.from({ length: 60 }, (_, index) => `n-${index}`).filter((name) => ownerOf(name) === "a")
+      assert.isAbove(names.length, 5)
+      // a has committed them for c, and ordered their starts; the orders take their time, and a dies
+      world.net.late = (tag) => tag === "Start" ? 14_000 : 0
+      for (const name of names) {
+        yield* Effect.forkChild(b!.system.spawnOn(Counter, name, { on: "c", props: { from: 0 } }), {
+          startImmediately: true
+        })
+      }
+      yield* TestClock.adjust("200 millis")
+      delete world.net.late
+      yield* a!.crash
+      yield* TestClock.adjust("13 seconds")
+      for (const name of names) assert.deepStrictEqual(hosts([b!, c!], name), ["b"], name)
+      yield* TestClock.adjust("10 seconds")
+      for (const name of names) assert.deepStrictEqual(hosts([b!, c!], name), ["b"], name)
     }))
 
   it.effect("the last of three members goes on alone with all names", () =>

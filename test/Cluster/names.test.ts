@@ -92,6 +92,30 @@ describe("A name", () => {
       assert.isAbove(turn, 15)
     }))
 
+  it.effect("whose host does not answer is OutcomeUnknown at the deadline, from whichever member it is asked", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld()
+      const members = yield* world.startAll(["a", "b"])
+      world.net.late = (tag) => tag === "Start" ? 60_000 : 0
+      let unknown = 0
+      for (let index = 0; index < 6; index++) {
+        const started = Effect.result(members[index % 2]!.system.spawnOn(Counter, `n-${index}`, {
+          on: "b",
+          props: { from: 0 }
+        }))
+        const result = yield* drive(started)
+        if (result._tag === "Failure") {
+          assert.strictEqual(result.failure._tag, "OutcomeUnknown")
+          unknown++
+        }
+      }
+      assert.isAbove(unknown, 0)
+      delete world.net.late
+      yield* TestClock.adjust("70 seconds")
+      // unknown was all that it was: each of them is there, once
+      for (let index = 0; index < 6; index++) assert.deepStrictEqual(hosts(members, `n-${index}`), ["b"])
+    }))
+
   it.effect("survives the death of its partition's owner and of its host at once", () =>
     Effect.gen(function*() {
       const world = yield* makeWorld()

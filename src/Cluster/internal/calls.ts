@@ -3,17 +3,16 @@
  * finds a partition's owner, however far behind this node or the one it asks may be.
  */
 import { Clock, Duration, Effect, Random } from "effect"
-import type { Rpc } from "effect/rpc"
+import type { Rpc, RpcGroup } from "effect/rpc"
 import type { NodeAddress } from "../../Actor/Address.ts"
 import { nodeKey } from "../../Actor/Address.ts"
-import { DirectoryRebuilding, NodeUnreachable } from "../../Actor/errors.ts"
+import { type DirectoryRebuilding, NodeUnreachable } from "../../Actor/errors.ts"
 import type { Remoting } from "../../Remoting/Remoting.ts"
-import { ClusterRpcs, Moved, NotServing } from "./ClusterRpcs.ts"
+import { ClusterRpcs, type Moved, NotServing } from "./ClusterRpcs.ts"
 import type { Membership } from "./membership.ts"
 import { addressOf } from "./snapshot.ts"
 
-type Rpcs = typeof ClusterRpcs extends new(...args: never) => infer _ ? RpcUnion : RpcUnion
-type RpcUnion = import("effect/rpc").RpcGroup.Rpcs<typeof ClusterRpcs>
+type Rpcs = RpcGroup.Rpcs<typeof ClusterRpcs>
 type Tagged<Tag extends Rpcs["_tag"]> = Rpc.ExtractTag<Rpcs, Tag>
 
 /** What a member answers, by the tag of the call. */
@@ -61,6 +60,9 @@ export interface Calls {
   ) => Effect.Effect<A, Exclude<E, Passing> | GaveUp>
 }
 
+const late = (owner: NodeAddress) =>
+  new NodeUnreachable({ node: nodeKey(owner), outcome: "Unknown", reason: "no answer in time" })
+
 /** First wait between two tries, and the longest one, in milliseconds. */
 const retryFrom = 25
 const retryUpTo = 400
@@ -106,7 +108,11 @@ export const make = Effect.fnUntraced(
           if (left <= 0) return yield* Effect.fail({ _tag: "GaveUp", last, unknown } satisfies GaveUp)
           const { epoch, owner } = ownerOf(partition)
           if (owner !== undefined) {
-            const result = yield* Effect.result(send({ partition, epoch, peer: peer(owner, Duration.millis(left)) }))
+            // A call to this very node has no deadline of its own.
+            const sent = send({ partition, epoch, peer: peer(owner, Duration.millis(left)) }).pipe(
+              Effect.timeoutOrElse({ duration: Duration.millis(left), orElse: () => Effect.fail(late(owner)) })
+            )
+            const result = yield* Effect.result(sent)
             if (result._tag === "Success") return result.success
             const error: { readonly _tag: string } = result.failure
             if (!isPassing(error)) {
