@@ -48,11 +48,11 @@ const start = (id: string, options: RemotingOptions, connections = new Set<Trans
     Layer.provide(layerCuttable(options, connections))
   )
 
-const harness = Effect.gen(function*() {
+const harnessWith = Effect.fnUntraced(function*(options: RemotingOptions) {
   const connections = new Set<Transport.Connection>()
   const scopeB = yield* Scope.make()
-  const a: ContractNode = yield* Layer.build(start("a", {}, connections))
-  const b: ContractNode = yield* Layer.buildWithScope(start("b", {}, connections), scopeB)
+  const a: ContractNode = yield* Layer.build(start("a", options, connections))
+  const b: ContractNode = yield* Layer.buildWithScope(start("b", options, connections), scopeB)
   yield* Effect.addFinalizer(() => Scope.close(scopeB, Exit.void))
   const reset = Effect.suspend(() => {
     const all = [...connections]
@@ -68,6 +68,8 @@ const harness = Effect.gen(function*() {
   }
   return result
 })
+
+const harness = harnessWith({})
 
 describe("Delivery over TCP", () => {
   for (const { name, run } of cases) {
@@ -92,7 +94,7 @@ const framed = (...bytes: Array<number>) => Uint8Array.from([0, 0, 0, bytes.leng
 describe("hostile bytes", () => {
   it.live("close their own connection and disturb nobody", () =>
     Effect.gen(function*() {
-      const { a, b } = yield* harness
+      const { a, b } = yield* harnessWith({ handshakeTimeout: "300 millis" })
       const { port } = Context.get(b, Node).address
       const to = { kind: Recorder.name, name: "x", node: Context.get(b, Node).address, placement: 1, epoch: 1 }
       const put = (n: number) => ({ kind: Recorder, tag: "Put", payload: { n } })

@@ -30,7 +30,7 @@ export class Buffers {
 }
 
 /** Messages above this leave in pieces of as much, in bytes, between which others leave too. */
-export const pieceBytes = batchBytes
+export const pieceBytes = batchBytes - 1024
 
 /** A large message on its way out. One at a time and in order; what is behind it to the same actor waits its turn here too. */
 export class Bulk {
