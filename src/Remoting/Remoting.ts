@@ -63,7 +63,7 @@ export class Remoting extends Context.Service<Remoting, {
 }>()("effect-troupe/Remoting/Remoting") {}
 
 /** Both services of the ring, for as long as the scope lives. */
-export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSettings, client = false) {
+export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSettings, client: boolean = false) {
   const transport = yield* Transport
   const node = yield* Node.Node
   const host = yield* ActorHost
