@@ -5,11 +5,7 @@
 import { Effect, Ref } from "effect"
 import { asked, cpuPer, report } from "../harness.ts"
 import { Arrivals, type Crowd, times } from "../peers/crowd.ts"
-import { makeEntities } from "../peers/entity.ts"
-import { makeFloor } from "../peers/floor.ts"
-import { makeNact } from "../peers/nact.ts"
-import { makeQueues } from "../peers/queue.ts"
-import { generator, makeTroupe, type Style } from "../peers/troupe.ts"
+import type { Style } from "../peers/troupe.ts"
 
 export type SideName = "floor" | "troupe" | "queue" | "nact" | "entity" | "alone"
 
@@ -28,17 +24,19 @@ export interface Order {
 const { side } = asked<{ readonly side: SideName }>()
 
 /** A handler that is a generator, run by nobody but one fiber: a crowd of one. */
-const makeAlone = (style: Style | undefined): Crowd => {
+const makeAlone = async (style: Style | undefined): Promise<Crowd> => {
+  const { generator } = await import("../peers/troupe.ts")
   const handle = generator[style === "fn" ? "fn" : "gen"](Ref.makeUnsafe(0), new Arrivals())
   return { tell: (each, loops) => Effect.runPromise(times(each * loops, () => handle({ n: 1 }))) }
 }
 
-const makers: Record<SideName, (size: number, style: Style | undefined) => Crowd | Promise<Crowd>> = {
-  floor: makeFloor,
-  troupe: makeTroupe,
-  queue: makeQueues,
-  nact: makeNact,
-  entity: makeEntities,
+/** Each loads what it needs and no more. */
+const makers: Record<SideName, (size: number, style: Style | undefined) => Promise<Crowd>> = {
+  floor: async (size) => (await import("../peers/floor.ts")).makeFloor(size),
+  troupe: async (size, style) => (await import("../peers/troupe.ts")).makeTroupe(size, style),
+  queue: async (size) => (await import("../peers/queue.ts")).makeQueues(size),
+  nact: async (size) => (await import("../peers/nact.ts")).makeNact(size),
+  entity: async (size) => (await import("../peers/entity.ts")).makeEntities(size),
   alone: (_, style) => makeAlone(style)
 }
 

@@ -3,13 +3,8 @@
  * a process, so that no side pays for another's heap.
  */
 import { Effect } from "effect"
-import { ActorSystem } from "effect-troupe"
 import { asked, cpuPer, cpuTime, heapUsed, report, since } from "../harness.ts"
 import { Arrivals } from "../peers/crowd.ts"
-import { startEntities } from "../peers/entity.ts"
-import { spawnNact } from "../peers/nact.ts"
-import { spawnQueue } from "../peers/queue.ts"
-import { Counter, startTroupe } from "../peers/troupe.ts"
 
 export interface Spawned {
   /** CPU nanoseconds to start one */
@@ -34,8 +29,11 @@ const measure = async <A>(spawn: (count: number) => Promise<A>): Promise<readonl
   return [{ start: spent, bytes }, held]
 }
 
+/** Each loads what it needs and no more. */
 const sides = {
   troupe: async (): Promise<Spawned> => {
+    const { ActorSystem } = await import("effect-troupe")
+    const { Counter, startTroupe } = await import("../peers/troupe.ts")
     const arrivals = new Arrivals()
     const runtime = startTroupe("ref", arrivals)
     let names = 0
@@ -55,6 +53,7 @@ const sides = {
     return { ...spawned, tell: await tellAll() }
   },
   queue: async (): Promise<Spawned> => {
+    const { spawnQueue } = await import("../peers/queue.ts")
     const [spawned, actors] = await measure((count) =>
       Effect.runPromise(Effect.forEach(Array.from({ length: count }), () => spawnQueue))
     )
@@ -62,11 +61,13 @@ const sides = {
     return spawned
   },
   nact: async (): Promise<Spawned> => {
+    const { spawnNact } = await import("../peers/nact.ts")
     const [spawned, system] = await measure(async (count) => spawnNact(count))
     if (system === undefined) throw new Error("the system is missing")
     return spawned
   },
   entity: async (): Promise<Spawned> => {
+    const { startEntities } = await import("../peers/entity.ts")
     const { client } = await startEntities(new Arrivals())
     let names = 0
     const [spawned] = await measure((count) =>

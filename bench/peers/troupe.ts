@@ -1,15 +1,11 @@
 /** This runtime through its public surface, with everything on that is on by default. */
-import { Actor, ActorHost, ActorSystem, Delivery, Node, Placement, SystemEvents, Topology } from "effect-troupe"
+import { Actor, ActorSystem, Layers } from "effect-troupe"
 import { Effect, Layer, ManagedRuntime, Ref, Schema } from "effect"
 import { Rpc } from "effect/rpc"
 import { Arrivals, type Crowd, times } from "./crowd.ts"
 
-/** One node by itself. */
-export const layerSystem = ActorSystem.layer.pipe(
-  Layer.provideMerge(Layer.mergeAll(Placement.layerLocal, Delivery.layerLocal, Topology.layerLocal)),
-  Layer.provideMerge(ActorHost.layer),
-  Layer.provideMerge(Layer.mergeAll(Node.layerLocal({ system: "bench" }), SystemEvents.layer))
-)
+/** One node by itself, as an application has it. */
+export const layerSystem = Layers.singleNode({ system: "bench" })
 
 export const Counter = Actor.make("Counter", {
   protocol: [
@@ -21,12 +17,7 @@ export const Counter = Actor.make("Counter", {
 /** how the state is kept and the handler written */
 export type Style = "sync" | "ref" | "gen" | "fn"
 
-/** The generator of the handlers `gen` and `fn`, to be run alone as well. */
-export const steps = function*(state: Ref.Ref<number>, n: number, arrivals: Arrivals) {
-  yield* Ref.update(state, (total) => total + n)
-  arrivals.arrived()
-}
-
+/** The handlers `gen` and `fn`, to be run alone as well. */
 export const generator = {
   gen: (state: Ref.Ref<number>, arrivals: Arrivals) => ({ n }: { readonly n: number }) =>
     Effect.gen(function*() {
