@@ -115,3 +115,42 @@ describe("the bootstrap", () => {
     expect(imports.filter((name) => !name.startsWith("node:"))).toEqual([])
   })
 })
+
+describe(".ci/run", () => {
+  /** Runs a copy of it, with an npm that says what the table says for each script. */
+  const run = (scripts: Readonly<Record<string, { readonly output: string; readonly status: number }>>) => {
+    Fs.mkdirSync(Path.join(root, ".ci"))
+    Fs.copyFileSync(Path.join(project, ".ci/run"), Path.join(root, ".ci/run"))
+    const cases = Object.entries(scripts).map(([name, { output, status }]) =>
+      `  ${name}) printf '${output}\\n'; exit ${status};;`
+    )
+    write("bin/npm", `#!/bin/sh\ncase "$2" in\n${cases.join("\n")}\nesac\n`)
+    Fs.chmodSync(Path.join(root, "bin/npm"), 0o755)
+    const done = spawnSync(Path.join(root, ".ci/run"), {
+      encoding: "utf8",
+      env: { PATH: `${Path.join(root, "bin")}:${process.env["PATH"]}` }
+    })
+    return { status: done.status, last: done.stdout.trim().split("\n").at(-1) }
+  }
+
+  it("ends with the sum over both suites", () => {
+    expect(run({
+      test: { output: "some\\n12 passed, 0 failed", status: 0 },
+      "test:faults": { output: "3 passed, 0 failed", status: 0 }
+    })).toEqual({ status: 0, last: "15 passed, 0 failed" })
+  })
+
+  it("fails when one of them fails, and runs the other all the same", () => {
+    expect(run({
+      test: { output: "11 passed, 1 failed", status: 1 },
+      "test:faults": { output: "3 passed, 0 failed", status: 0 }
+    })).toEqual({ status: 1, last: "14 passed, 1 failed" })
+  })
+
+  it("counts a suite that ends without its sum as failed", () => {
+    expect(run({
+      test: { output: "12 passed, 0 failed", status: 0 },
+      "test:faults": { output: "Segmentation fault", status: 139 }
+    })).toEqual({ status: 1, last: "12 passed, 1 failed" })
+  })
+})
