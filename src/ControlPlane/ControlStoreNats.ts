@@ -49,6 +49,8 @@ export const settings = {
   storage: Settings.text({ env: "NATS_STORAGE", default: "file", pattern: /^(file|memory)$/ }),
   /** versions of a key that the bucket keeps */
   history: Settings.int({ env: "NATS_HISTORY", default: 1, minimum: 1, maximum: 64 }),
+  /** how long the marker of a removal stays in the bucket, for watches that are away; then watches sweep it */
+  markerRetention: Settings.duration({ env: "NATS_MARKER_RETENTION", default: "10 minutes", minimum: 1_000 }),
   /** deadline of each operation, retries included; at least 100 ms */
   requestTimeout: Settings.duration({ env: "NATS_REQUEST_TIMEOUT", default: "5 seconds", minimum: 100 }),
   /** how long the first connection and the bucket may take at start, retries included */
@@ -129,7 +131,7 @@ export const open = Effect.fnUntraced(function*(
           operations.persistRead(`list ${prefix}`, () => listBucket(link, bucket, prefix, report))
         )
       ),
-    watch: (prefix) => watchBucket(link, bucket, prefix, report)
+    watch: (prefix) => watchBucket(link, bucket, prefix, Duration.toMillis(values.markerRetention), report)
   }
 })
 

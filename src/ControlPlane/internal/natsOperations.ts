@@ -260,19 +260,30 @@ export const makeOperations = (
       ? Effect.fail(new InvalidData({ what: `value of ${key}`, reason: "is no UTF-8" }))
       : Effect.succeedSome({ key, value: found.value.value, revision: found.value.revision })
 
-  /** Absent is sequence 0, or the sequence of the marker that a removal left; which one is known only after a conflict. */
-  const createAt = (until: Until, key: string, value: string): Effect.Effect<Revision, WriteError> => {
+  /**
+   * Absent is sequence 0, or the sequence of the marker that a removal left; which one is known only after a conflict. The marker
+   * may be swept between the look and the write, hence more than one try.
+   */
+  const createAt = (
+    until: Until,
+    key: string,
+    value: string,
+    expected: Revision,
+    tries: number
+  ): Effect.Effect<Revision, WriteError> => {
     const operation = `create ${key}`
     return Effect.catchTag(
-      writeAt(until, operation, key, value, "0", false),
+      writeAt(until, operation, key, value, expected, false),
       "RevisionConflict",
-      () =>
+      (conflict) =>
         Effect.flatMap(
           read(until, operation, (timeoutMillis) => load(key, timeoutMillis)),
           (found) =>
             Option.isSome(found) && !found.value.removed
               ? Effect.fail(new RevisionConflict({ key, current: found.value.revision }))
-              : writeAt(until, operation, key, value, Option.isNone(found) ? "0" : found.value.revision, false)
+              : tries === 0
+              ? Effect.fail(conflict)
+              : createAt(until, key, value, Option.isNone(found) ? "0" : found.value.revision, tries - 1)
         )
     )
   }
@@ -293,6 +304,6 @@ export const makeOperations = (
       Effect.asVoid(
         ifRevision(key, revision, withUntil((until) => writeAt(until, `remove ${key}`, key, "", revision, true)))
       ),
-    create: (key, value) => withUntil((until) => createAt(until, key, value))
+    create: (key, value) => withUntil((until) => createAt(until, key, value, "0", 3))
   }
 }

@@ -10,6 +10,8 @@ import { filterOf, isMarker, keyOf, leaderLast, positionOf, readConsumer, stream
 import type { Bucket, Position } from "./natsBucket.ts"
 import { LinkFailure } from "./natsConnection.edge.ts"
 import type { Message, NatsLink } from "./natsConnection.edge.ts"
+import { sweepMarkers } from "./natsMarkers.ts"
+import type { SeenMarkers } from "./natsMarkers.ts"
 import { makeWatchSink } from "./watchSink.ts"
 import type { Listed, WatchSink } from "./watchSink.ts"
 
@@ -110,11 +112,13 @@ const listedOf = Effect.fnUntraced(function*(
     return undefined
   }
   const revision = String(arrival.position.stream)
-  if (isMarker(arrival.message.header("KV-Operation"))) return { key, listed: { removedAt: revision } as Listed }
+  if (isMarker(arrival.message.header("KV-Operation"))) {
+    return { key, listed: { removedAt: revision } as Listed, marker: true }
+  }
   const value = textOf(arrival.message.data)
-  if (value !== undefined) return { key, listed: { entry: { key, value, revision } } as Listed }
+  if (value !== undefined) return { key, listed: { entry: { key, value, revision } } as Listed, marker: false }
   yield* report(key, "holds bytes that are no UTF-8")
-  return { key, listed: { removedAt: revision } as Listed }
+  return { key, listed: { removedAt: revision } as Listed, marker: false }
 })
 
 /** Checks that nothing is missing between one message and the next. */
@@ -149,6 +153,8 @@ const readListing = Effect.fnUntraced(function*(
   report: ReportForeign
 ) {
   const listing = new Map<string, Listed>()
+  /** keys whose last word is a removal, with its sequence */
+  const markers = new Map<string, string>()
   let complete = session.pending === 0
   while (!complete) {
     for (const arrival of yield* session.take) {
@@ -158,12 +164,16 @@ const readListing = Effect.fnUntraced(function*(
       if (arrival._tag === "Heartbeat") complete = true
       else {
         const told = yield* listedOf(bucket, arrival, report)
-        if (told !== undefined) listing.set(told.key, told.listed)
+        if (told !== undefined) {
+          listing.set(told.key, told.listed)
+          if (told.marker) markers.set(told.key, String(arrival.position.stream))
+          else markers.delete(told.key)
+        }
         if (arrival.position.pending === 0 || continuity.count() >= session.pending) complete = true
       }
     }
   }
-  return listing
+  return { listing, markers }
 })
 
 /** All entries with the prefix, sorted by key. Ends with the caller's patience, or with the first doubt. */
@@ -175,7 +185,7 @@ export const listBucket = (
 ): Effect.Effect<ReadonlyArray<Entry>, LinkFailure> =>
   Effect.scoped(Effect.gen(function*() {
     const session = yield* openSession(link, bucket, prefix)
-    const listing = yield* readListing(bucket, session, makeContinuity(), report)
+    const { listing } = yield* readListing(bucket, session, makeContinuity(), report)
     return Array.from(listing.values())
       .flatMap((listed) => "entry" in listed && listed.entry.key.startsWith(prefix) ? [listed.entry] : [])
       .sort((a, b) => a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
@@ -187,6 +197,8 @@ interface Memory {
   created: string | undefined
   /** highest sequence seen; one below it means that acknowledged writes are gone */
   highest: number
+  readonly markers: SeenMarkers
+  readonly markerRetentionMillis: number
 }
 
 const checkIdentity = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, memory: Memory, sink: WatchSink) {
@@ -222,8 +234,9 @@ const watchSession = Effect.fnUntraced(function*(
   const first = yield* leaderLast(link, bucket, prefix, requestMillis)
   const session = yield* openSession(link, bucket, prefix)
   const continuity = makeContinuity()
-  const listing = yield* readListing(bucket, session, continuity, report)
+  const { listing, markers } = yield* readListing(bucket, session, continuity, report)
   if (continuity.newest() < first) return yield* behind
+  yield* Effect.forkScoped(sweepMarkers(link, bucket, memory.markers, markers, memory.markerRetentionMillis))
   let required = 0
   let wanted = 0
   yield* leaderLast(link, bucket, prefix, verifyPatienceMillis).pipe(
@@ -276,11 +289,12 @@ export const watchBucket = (
   link: NatsLink,
   bucket: Bucket,
   prefix: string,
+  markerRetentionMillis: number,
   report: ReportForeign
 ): Stream.Stream<WatchEvent> =>
   Stream.callback<WatchEvent>(Effect.fnUntraced(function*(queue) {
     const sink = makeWatchSink(queue)
-    const memory: Memory = { created: undefined, highest: 0 }
+    const memory: Memory = { created: undefined, highest: 0, markers: new Map(), markerRetentionMillis }
     const filter = filterOf(bucket, prefix)
     const session: Effect.Effect<void, LinkFailure, Scope.Scope> = link.connected.pipe(
       Effect.timeoutOrElse({
