@@ -287,7 +287,7 @@ const run = Effect.fnUntraced(function*(seed: number) {
   return { violations, log, spawns }
 })
 
-const kept: ReadonlyArray<number> = Array.from({ length: 12 }, (_, index) => index + 1)
+const kept: ReadonlyArray<number> = Array.from({ length: 8 }, (_, index) => index + 1)
 const wanted = (): ReadonlyArray<number> => {
   const range = process.env["TROUPE_CHAOS_SEEDS"]?.split("-").map(Number)
   return range === undefined

@@ -13,7 +13,7 @@ const CounterLive = Counter.toLayer(Effect.gen(function*() {
   return Counter.of({ Add: ({ by }) => Ref.updateAndGet(value, (n) => n + by) })
 }))
 
-const actors = 60
+const actors = 30
 
 describe("Under load", () => {
   for (const how of ["leave", "crash"] as const) {
@@ -67,12 +67,12 @@ describe("Under load", () => {
             })
           yield* pass(1_000)
           const going = yield* Effect.forkChild(b[how], { startImmediately: true })
-          yield* pass(30_000)
+          yield* pass(how === "leave" ? 5_000 : 16_000)
           assert.isDefined(going.pollUnsafe())
           yield* b.restart
-          yield* pass(15_000)
+          yield* pass(6_000)
           yield* Fiber.interrupt(loading)
-          assert.isAbove(answered, 10_000)
+          assert.isAbove(answered, 2_000)
           const tags = Array.from(failures.keys())
           for (const tag of tags) {
             assert.include(["ActorStopped", "NodeUnreachable", "AskTimeout"], tag)

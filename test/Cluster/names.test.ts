@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit } from "effect"
 import { TestClock } from "effect/testing"
 import { NodeUnreachable } from "../../src/Actor/errors.ts"
+import { partitionOf } from "../../src/Cluster/internal/hash.ts"
 import { Counter, drive, hosts, makeWorld } from "./world.ts"
 
 describe("A name", () => {
@@ -90,6 +91,55 @@ describe("A name", () => {
         assert.strictEqual(hosts(members, `n-${index}`).length, 1)
       }
       assert.isAbove(turn, 15)
+    }))
+
+  it.effect("that was stopped is not raised by an order for it that was repeated and comes late (X-1)", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld()
+      const members = yield* world.startAll(["a", "b"])
+      let starts = 0
+      // the first answer is lost, the second order takes twelve seconds, the third finds the actor running
+      world.net.after = (_from, to, tag) =>
+        tag === "Start" && starts === 1
+          ? Effect.fail(new NodeUnreachable({ node: to, outcome: "Unknown", reason: "the answer was lost" }))
+          : Effect.void
+      world.net.late = (tag) => tag === "Start" && ++starts === 2 ? 12_000 : 0
+      const text = world.backend.entries().find((entry) => entry.key.endsWith("/state/view"))!.value
+      const view = JSON.parse(text) as {
+        readonly roster: ReadonlyArray<{ readonly id: string }>
+        readonly partitions: ReadonlyArray<ReadonlyArray<number>>
+      }
+      const name = Array.from({ length: 50 }, (_, index) => `n-${index}`).find((candidate) =>
+        view.roster[view.partitions[partitionOf(candidate, 271)]![0]!]!.id === "a"
+      )!
+      const spec = { id: "once", kind: "Counter", name, props: { from: 0 }, relocatable: true }
+      const spawned = yield* drive(Effect.result(members[0]!.placement.spawn(spec, { strategy: "random", on: "b" })))
+      assert.strictEqual(spawned._tag, "Failure")
+      const address = yield* drive(members[0]!.placement.spawn(spec, { strategy: "random", on: "b" }))
+      assert.isAtLeast(starts, 3)
+      yield* drive(members[0]!.placement.stop(address))
+      yield* TestClock.adjust("20 seconds")
+      assert.deepStrictEqual(hosts(members, name), [])
+    }))
+
+  it.effect("is freed although word of its actor's end cannot be told for a while", () =>
+    Effect.gen(function*() {
+      const world = yield* makeWorld()
+      const [a, b] = yield* world.startAll(["a", "b"])
+      const names = Array.from({ length: 6 }, (_, index) => `n-${index}`)
+      for (const name of names) yield* drive(a!.system.spawnOn(Counter, name, { on: "b", props: { from: 0 } }))
+      world.net.before = (_from, to, tag) =>
+        tag === "Release"
+          ? Effect.fail(new NodeUnreachable({ node: to, outcome: "NotSent", reason: "no route" }))
+          : Effect.void
+      for (const name of names) {
+        const { placement } = b!.host.find(name)!.address
+        yield* drive(b!.host.stop(name, { placement, reason: "Failed" }))
+      }
+      yield* TestClock.adjust("25 seconds")
+      delete world.net.before
+      yield* TestClock.adjust("15 seconds")
+      for (const name of names) yield* drive(a!.system.spawnOn(Counter, name, { props: { from: 0 } }))
     }))
 
   it.effect("whose host does not answer is OutcomeUnknown at the deadline, from whichever member it is asked", () =>
