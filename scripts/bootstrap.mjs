@@ -20,7 +20,7 @@ const missing = () => {
   const { packages: installed } = json("node_modules/.package-lock.json")
   const { devDependencies } = json("package.json")
   const pinned = Object.entries(devDependencies).filter(([name, version]) =>
-    installed[`node_modules/${name}`]?.version !== version
+    /^\d/.test(version) && installed[`node_modules/${name}`]?.version !== version
   ).map(([name]) => `node_modules/${name}`)
   const locked = Object.entries(wanted).filter(([path, { optional, version }]) =>
     path !== "" && optional !== true && installed[path]?.version !== version
