@@ -88,16 +88,20 @@ export const make = (parts: {
     function*(node: string, wanted: ReadonlyArray<PartitionEpoch>) {
       const placed: Array<Placed> = []
       const removed: Array<{ readonly name: string; readonly placement: number }> = []
-      for (const entry of wanted) {
-        const table = isAlive(membership.current(), node) ? yield* askTable(node, entry) : undefined
-        if (table !== undefined) {
-          placed.push(...table)
-          continue
-        }
-        const remembered = replay(yield* readSealed(node), entry.partition, entry.epoch)
-        placed.push(...remembered.placed.values())
-        for (const [name, placement] of remembered.removed) removed.push({ name, placement })
-      }
+      const one = (entry: PartitionEpoch) =>
+        Effect.gen(function*() {
+          const table = isAlive(membership.current(), node) ? yield* askTable(node, entry) : undefined
+          if (table !== undefined) {
+            for (const known of table) placed.push(known)
+            return
+          }
+          const remembered = replay(yield* readSealed(node), entry.partition, entry.epoch)
+          placed.push(...remembered.placed.values())
+          for (const [name, placement] of remembered.removed) removed.push({ name, placement })
+        })
+      // Sealed once, not by each of the questions at the same time.
+      if (!isAlive(membership.current(), node)) yield* readSealed(node)
+      yield* Effect.forEach(wanted, one, { concurrency: askingAtOnce, discard: true })
       return { placed, removed }
     }
   )
