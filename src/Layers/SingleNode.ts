@@ -2,8 +2,10 @@
 import { Layer } from "effect"
 import type { ActorHost } from "../Actor/ActorHost.ts"
 import type { ActorSystem } from "../Actor/ActorSystem.ts"
+import type { Jobs } from "../Actor/Jobs.ts"
 import * as Node from "../Actor/Node.ts"
 import * as SystemEvents from "../Actor/SystemEvents.ts"
+import type { Topics } from "../Actor/Topic.ts"
 import type { Topology } from "../Actor/Topology.ts"
 import * as Rings from "./internal/rings.ts"
 
@@ -16,7 +18,7 @@ import * as Rings from "./internal/rings.ts"
  */
 export const singleNode = (
   options: Node.NodeOptions
-): Layer.Layer<ActorSystem | ActorHost | Topology | Node.Node | SystemEvents.SystemEvents> =>
+): Layer.Layer<ActorSystem | ActorHost | Jobs | Topics | Topology | Node.Node | SystemEvents.SystemEvents> =>
   Rings.singleNode.pipe(
     Layer.provideMerge(Node.layerLocal(options)),
     Layer.provideMerge(SystemEvents.layer)

@@ -1,7 +1,7 @@
 // Deployments: each is one Layer, refuses what contradicts it by name before anything starts, and gives its resources back.
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer } from "effect"
-import { ActorSystem, ControlPlane, ControlStore, Layers } from "effect-troupe"
+import { ConfigProvider, Context, Effect, Layer } from "effect"
+import { ActorSystem, Client, ControlPlane, ControlStore, Jobs, Layers, Topic } from "effect-troupe"
 import { Account, AccountLive } from "../../examples/usage/account.ts"
 
 const settingOf = (error: unknown): string =>
@@ -90,6 +90,25 @@ describe("Layers.multiDataCenterConfig", () => {
       assert.strictEqual(yield* refused({ ...base, TROUPE_PORT: "http" }), "TROUPE_PORT")
       assert.strictEqual(yield* refused({ ...base, TROUPE_HEARTBEAT_INTERVAL: "soon" }), "TROUPE_HEARTBEAT_INTERVAL")
       assert.include(yield* refused({ ...base, TROUPE_HOST: "0.0.0.0" }), "host")
+    }))
+})
+
+describe("a node of a cluster", () => {
+  it.live("lets clients in that know the system's name, and has jobs and topics for its programs", () =>
+    Effect.gen(function*() {
+      const context = yield* Layer.build(
+        AccountLive.pipe(
+          Layer.provideMerge(Layers.cluster({ system: "bank" })),
+          Layer.provide(ControlStore.layerMemory)
+        )
+      )
+      assert.deepStrictEqual(yield* Context.get(context, Jobs.Jobs).list, [])
+      assert.deepStrictEqual(yield* Context.get(context, Topic.Topics).stats, [])
+      const { host, port } = Context.get(context, ActorSystem.ActorSystem).node
+      const client = yield* Layer.build(Client.layer({ system: "bank", endpoints: [`${host}:${port}`] }))
+      const system = Context.get(client, ActorSystem.ActorSystem)
+      const account = yield* system.spawnOn(Account, "acct-1", { props: { opening: 8 } })
+      assert.strictEqual(yield* account.ask.Withdraw({ cents: 3 }), 5)
     }))
 })
 
