@@ -141,7 +141,7 @@ const makeContinuity = () => {
 }
 
 const gap = new LinkFailure({ kind: "NoAnswer", reason: "a message is missing" })
-const behind = new LinkFailure({ kind: "NoAnswer", reason: "the replica that tells the watch is behind the leader" })
+const behind = new LinkFailure({ kind: "NoAnswer", reason: "the replica that tells is behind the leader" })
 
 /**
  * Collects the listing with which a session begins. What arrives behind it in the same batch belongs to it too: it is newer.
@@ -176,7 +176,10 @@ const readListing = Effect.fnUntraced(function*(
   return { listing, markers }
 })
 
-/** All entries with the prefix, sorted by key. Ends with the caller's patience, or with the first doubt. */
+/**
+ * All entries with the prefix, sorted by key. Ends with the caller's patience, or with the first doubt; a replica that has not yet
+ * applied what its leader had acknowledged before the call is one.
+ */
 export const listBucket = (
   link: NatsLink,
   bucket: Bucket,
@@ -184,8 +187,11 @@ export const listBucket = (
   report: ReportForeign
 ): Effect.Effect<ReadonlyArray<Entry>, LinkFailure> =>
   Effect.scoped(Effect.gen(function*() {
+    const first = yield* leaderLast(link, bucket, prefix, requestMillis)
     const session = yield* openSession(link, bucket, prefix)
-    const { listing } = yield* readListing(bucket, session, makeContinuity(), report)
+    const continuity = makeContinuity()
+    const { listing } = yield* readListing(bucket, session, continuity, report)
+    if (continuity.newest() < first) return yield* behind
     return Array.from(listing.values())
       .flatMap((listed) => "entry" in listed && listed.entry.key.startsWith(prefix) ? [listed.entry] : [])
       .sort((a, b) => a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
