@@ -10,7 +10,7 @@
  * An entry's value in etcd is followed by the writer's id (a control character and 32 digits), by which a client recognises its own
  * write after an answer was lost. Revisions are etcd's mod revisions.
  */
-import { Duration, Effect, Layer, Ref, Schedule } from "effect"
+import { Duration, Effect, Layer, Schedule } from "effect"
 import type { Scope } from "effect"
 import { AuthenticationFailed, StoreUnavailable } from "../Actor/errors.ts"
 import type { SettingInvalid } from "../Actor/errors.ts"
@@ -21,6 +21,7 @@ import { openLink } from "./internal/etcdClient.edge.ts"
 import type { EtcdFailure, EtcdLink } from "./internal/etcdClient.edge.ts"
 import { makeNamespace, makeOperations, rangeOf } from "./internal/etcdOperations.ts"
 import { watchRange } from "./internal/etcdRead.ts"
+import { makeReportForeign } from "./internal/foreign.ts"
 import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, makeIdSource } from "./internal/storeData.ts"
 import { readWithin, writeWithin } from "./internal/storeDeadline.ts"
 
@@ -56,19 +57,6 @@ export type OpenError = SettingInvalid | AuthenticationFailed | StoreUnavailable
 
 /** what a cluster of members may take to become writable again after its leader is lost */
 const clusterFailoverMillis = 4_100
-
-/** Foreign entries are told once each, and no more than some hundred of them. */
-const makeReport = (root: string) =>
-  Effect.map(
-    Ref.make<ReadonlySet<string>>(new Set()),
-    (reported) => (what: string, reason: string) =>
-      Ref.modify(reported, (known) => {
-        const fresh = !known.has(what) && known.size < 256
-        return [fresh, fresh ? new Set(known).add(what) : known]
-      }).pipe(
-        Effect.flatMap((fresh) => fresh ? Effect.logWarning(`etcd: ${root}: ${what} ${reason}; left out`) : Effect.void)
-      )
-  )
 
 /** The first questions to etcd: may we read here, and how many members are there? */
 const introduce = (
@@ -113,7 +101,7 @@ export const open = Effect.fnUntraced(function*(
   const link = yield* openLink(values)
   const members = yield* introduce(link, values)
   const namespace = makeNamespace(values.namespace)
-  const report = yield* makeReport(namespace.root)
+  const report = yield* makeReportForeign(`etcd: ${namespace.root}`)
   const deadline = values.requestTimeout
   const operations = makeOperations(link, namespace, deadline, yield* makeIdSource, report)
   const capabilities: Capabilities = {

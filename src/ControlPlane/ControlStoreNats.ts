@@ -10,18 +10,18 @@
  *
  * A removal leaves a marker in the bucket. Revisions are the stream's sequence numbers.
  */
-import { Duration, Effect, Layer, Ref, Schedule } from "effect"
+import { Duration, Effect, Layer, Schedule } from "effect"
 import type { Scope } from "effect"
 import { SettingInvalid, StoreUnavailable } from "../Actor/errors.ts"
 import type { AuthenticationFailed } from "../Actor/errors.ts"
 import * as Settings from "../Actor/Settings.ts"
 import { ControlStore } from "./ControlStore.ts"
 import type { Capabilities, ControlStoreService } from "./ControlStore.ts"
+import { makeReportForeign } from "./internal/foreign.ts"
 import { ensureBucket, makeBucket } from "./internal/natsBucket.ts"
 import { openLink } from "./internal/natsConnection.edge.ts"
 import { makeOperations } from "./internal/natsOperations.ts"
 import { listBucket, watchBucket } from "./internal/natsRead.ts"
-import type { ReportForeign } from "./internal/natsRead.ts"
 import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, makeIdSource } from "./internal/storeData.ts"
 import { readWithin } from "./internal/storeDeadline.ts"
 
@@ -70,18 +70,6 @@ const messageOverhead = 8 * 1024
 /** what a bucket with replicas may take to become writable again after its leader is lost */
 const replicatedFailoverMillis = 9_000
 
-/** Foreign entries are told once each, and no more than some hundred of them. */
-const makeReport = (bucket: string): Effect.Effect<ReportForeign> =>
-  Effect.map(Ref.make<ReadonlySet<string>>(new Set()), (reported) => (what, reason) =>
-    Ref.modify(reported, (known) => {
-      const fresh = !known.has(what) && known.size < 256
-      return [fresh, fresh ? new Set(known).add(what) : known]
-    }).pipe(
-      Effect.flatMap((fresh) =>
-        fresh ? Effect.logWarning(`nats: bucket ${bucket}: ${what} ${reason}; left out`) : Effect.void
-      )
-    ))
-
 /** Opens the bucket with settings that are already decoded; the connection closes with the scope. */
 export const open = Effect.fnUntraced(function*(
   values: SettingValues
@@ -112,7 +100,7 @@ export const open = Effect.fnUntraced(function*(
     maxValueBytes: Math.min(defaultMaxValueBytes, maxMessage - Math.min(messageOverhead, maxMessage >> 1)),
     failoverMillis: values.replicas > 1 ? replicatedFailoverMillis : 0
   }
-  const report = yield* makeReport(bucket.name)
+  const report = yield* makeReportForeign(`nats: bucket ${bucket.name}`)
   const deadline = values.requestTimeout
   const operations = makeOperations(link, bucket, deadline, config.num_replicas > 1, yield* makeIdSource)
   const ofEntry = <A, E>(key: string, value: string, change: Effect.Effect<A, E>) =>

@@ -6,6 +6,7 @@
  */
 import { Clock, Effect, Exit, Queue, Random, Schedule, Scope, Stream } from "effect"
 import type { Entry, WatchEvent } from "../ControlStore.ts"
+import type { ReportForeign } from "./foreign.ts"
 import { filterOf, isMarker, keyOf, leaderLast, positionOf, readConsumer, streamInfo, textOf } from "./natsBucket.ts"
 import type { Bucket, Position } from "./natsBucket.ts"
 import { LinkFailure } from "./natsConnection.edge.ts"
@@ -14,9 +15,6 @@ import { sweepMarkers } from "./natsMarkers.ts"
 import type { SeenMarkers } from "./natsMarkers.ts"
 import { makeWatchSink } from "./watchSink.ts"
 import type { Listed, WatchSink } from "./watchSink.ts"
-
-/** Told of entries that are none of ours or cannot be read; they are left out and the rest goes on. */
-export type ReportForeign = (what: string, reason: string) => Effect.Effect<void>
 
 const silenceMillis = 3_000
 const renewMillis = 10_000
