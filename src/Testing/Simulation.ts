@@ -154,7 +154,10 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
   const network = yield* SimulatedNetwork.make({
     seed: `${options.seed}/network`,
     ...options.network,
-    onFrame: (from, to, frame) => trace.mix(`${now()} ${from} ${to} ${frame.length}`)
+    onFrame: (from, to, frame) => {
+      trace.mix(`${now()} ${from} ${to} ${frame.length}`)
+      options.network?.onFrame?.(from, to, frame)
+    }
   })
   const globalBackend = yield* ControlStore.makeMemoryBackend
   const backends = new Map<string, ControlStore.MemoryBackend>()

@@ -191,9 +191,8 @@ export const run = (options: Options) =>
       }
       if (entry.knowledge === "Stopped" && answered) risen.push(name)
     }
-    const report = {
+    const report: Report = {
       options,
-      trace: world.trace,
       hash: world.traceHash,
       violations: world.violations,
       lost,

@@ -103,11 +103,6 @@ export class Monitors {
     this.held.delete(node)
   }
 
-  /** who runs the name now, for the reports of tests */
-  owners(dataCenter: string, name: string): ReadonlyArray<string> {
-    return (this.running.get(`${dataCenter}/${name}`) ?? []).map((owner) => owner.node)
-  }
-
   /** Judges what should have ended by now; called with each event, and at the end. */
   timePassed(at: number): void {
     for (const [key, since] of this.overlaps) {
