@@ -195,6 +195,21 @@ export const table = (result: Result): string => {
   return lines.join("\n")
 }
 
+/** The comparisons of many results as rows of one Markdown table, for a page that says which command made it. */
+export const markdown = (results: ReadonlyArray<Result>): string => {
+  const rows = results.flatMap((result) => {
+    const figures = figuresOf(result)
+    return result.comparisons.map(({ figure, goal }) => {
+      const { against, ratio, unit, value } = figures[figure]!
+      const wanted = goal === undefined ? "" : "most" in goal ? `at most ${goal.most}` : `at least ${goal.least}`
+      return `| \`${figure}\` | ${result.title.split(":")[0]} | ${number(value)} ${unit} | ${
+        number(ratio)
+      } | ${against} | ${wanted} |`
+    })
+  })
+  return ["| figure | what | here | ratio | to | wanted |", "|---|---|---|---|---|---|", ...rows].join("\n")
+}
+
 // ---- processes ----------------------------------------------------------------------------------------------------------
 
 /** What a measuring process says to the one that started it. */

@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process"
 import { promisify } from "node:util"
 import { assert, describe, it } from "vitest"
+import { markdown } from "../../bench/harness.ts"
 
 const run = async (...args: ReadonlyArray<string>): Promise<Record<string, unknown>> => {
   const { stdout } = await promisify(execFile)(process.execPath, ["bench/run.ts", ...args, "--quick", "--json"], {
@@ -68,5 +69,18 @@ describe("the benchmarks", { timeout: 180_000 }, () => {
   it("refuse what they do not know", async () => {
     const failure = await run("nowhere").catch((error: { readonly code: number }) => error)
     assert.strictEqual(failure.code, 2)
+  })
+
+  it("give their figures as rows of a table: the median, its ratio, and what was wanted", () => {
+    const sides = [{ name: "effect-troupe", values: [30, 10, 20] }, { name: "floor", values: [5, 4, 6] }]
+    const page = markdown([
+      {
+        title: "tell, dense: many",
+        unit: "ns",
+        sides,
+        comparisons: [{ figure: "t", against: "floor", goal: { most: 5 } }]
+      }
+    ])
+    assert.strictEqual(page.split("\n").at(-1), "| `t` | tell, dense | 20 ns | 4 | floor | at most 5 |")
   })
 })
