@@ -24,6 +24,9 @@ import { Transport } from "./Transport.ts"
 
 export type { RemotingOptions, RemotingSettings } from "./Settings.ts"
 
+/** What this node understands beyond the protocol's version; a session uses what its peer has named too. */
+const capabilities: ReadonlyArray<string> = []
+
 /** What a call waits for an answer unless it says otherwise. */
 export const defaultCallTimeout = Duration.seconds(5)
 
@@ -98,7 +101,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
       client,
       maxFrameBytes: settings.maxFrameBytes,
       windowBytes: settings.windowBytes,
-      kinds: fingerprints()
+      kinds: fingerprints(),
+      capabilities
     }),
     scope,
     clock,

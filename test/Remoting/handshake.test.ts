@@ -128,6 +128,38 @@ describe("handshake", () => {
     }
   })
 
+  it("each learns what the other understands, and uses what both do", () => {
+    const able = (id: string, capabilities: ReadonlyArray<string>) => ({ self: { ...identity(id), capabilities } })
+    const { far, near } = play(config("a", able("a", ["x", "y"])), config("b", able("b", ["y", "z"])))
+    assert.isTrue(near?._tag === "Established" && far?._tag === "Established")
+    if (near?._tag !== "Established" || far?._tag !== "Established") return
+    assert.deepStrictEqual([near.peer.capabilities, far.peer.capabilities], [["y", "z"], ["x", "y"]])
+    assert.deepStrictEqual(["x", "y", "z"].map((name) => Handshake.share(near.peer, far.peer, name)), [
+      false,
+      true,
+      false
+    ])
+  })
+
+  it("a peer of version 1 is spoken to as before: it hears of no capability and needs none", () => {
+    // its Hello says version 1 only and has no extensions; what this side answers then has none either
+    const old = { ...config("a"), secrets: [], insecure: true }
+    const [, first] = Handshake.dial({ ...old, self: { ...identity("a"), capabilities: ["x"] } })
+    const hello = sent(first)[0]!
+    const extensions = 1 + 1 + 1 + 1
+    const plain = Uint8Array.from(hello.subarray(0, hello.length - extensions))
+    plain[8] = 1
+    const acceptor = config("b", { secrets: [], insecure: true, self: { ...identity("b"), capabilities: ["x"] } })
+    const [asked, commands] = Handshake.step(Handshake.accept()[0], acceptor, plain)
+    assert.isTrue(asked._tag === "AwaitProof" && asked.peer.capabilities === undefined)
+    const welcome = sent(commands)[0]!
+    assert.strictEqual(welcome[1], 1)
+    // and that is a Welcome which a dialer of version 1 reads to its end
+    const [waiting] = Handshake.dial(old)
+    const [next] = Handshake.step(waiting, old, welcome)
+    assert.isTrue(next._tag === "AwaitAccepted" && next.peer.id === "b" && next.peer.capabilities === undefined)
+  })
+
   it("a version that is not spoken here is named on both sides", () => {
     const { far, near } = play(config("a"), config("b"), (frame, index) => {
       if (index !== 0) return frame

@@ -132,7 +132,7 @@ describe("hostile bytes", () => {
       const reasons = Context.get(b, Recorders).events.flatMap((event) =>
         event._tag === "PeerRefused" ? [event.reason] : []
       )
-      assert.deepStrictEqual(reasons, ["wire protocol: ours 1, theirs 9"])
+      assert.deepStrictEqual(reasons, ["wire protocol: ours 1 to 2, theirs 9"])
     }).pipe(Effect.scoped))
 })
 

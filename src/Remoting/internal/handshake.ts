@@ -17,14 +17,17 @@ import { AuthenticationFailed, ProtocolMismatch } from "../../Actor/errors.ts"
 import { mac, sameBytes } from "./mac.edge.ts"
 import { Malformed, Reader, Writer } from "./wire.ts"
 
-/** Wire protocol versions that this code speaks. */
-export const versions = { minimum: 1, maximum: 1 } as const
+/** Wire protocol versions that this code speaks. From 2 on identities end with what else a side understands. */
+export const versions = { minimum: 1, maximum: 2 } as const
+/** From this version on both identities carry extensions, so that later additions need no other version. */
+const extended = 2
 /** No handshake frame is larger, in bytes. */
 export const maxHandshakeBytes = 64 * 1024
 export const nonceBytes = 32
 const magic = new TextEncoder().encode("TROUPE")
 const maxText = 255
 const maxKinds = 1000
+const maxCapabilities = 64
 
 export const FrameType = {
   Hello: 1,
@@ -56,7 +59,13 @@ export interface Identity {
   /** bytes of messages it takes before it has said that it handled some */
   readonly windowBytes: number
   readonly kinds: ReadonlyMap<string, string>
+  /** what it understands beyond the version, by name; a side uses one only with a peer that named it too */
+  readonly capabilities?: ReadonlyArray<string> | undefined
 }
+
+/** Do both sides understand that? */
+export const share = (a: Identity, b: Identity, capability: string): boolean =>
+  (a.capabilities?.includes(capability) ?? false) && (b.capabilities?.includes(capability) ?? false)
 
 export interface Config {
   readonly self: Identity
@@ -93,6 +102,20 @@ export type Command =
   | { readonly _tag: "Refused"; readonly refusal: Refusal; readonly byPeer: boolean }
 
 type Result = readonly [State, ReadonlyArray<Command>]
+
+/** A blob, so that whoever knows less of it skips the rest. In a Hello a peer of version 1 passes it over as a whole. */
+const writeExtensions = (writer: Writer, { capabilities = [] }: Identity) => {
+  const extensions = new Writer().varint(capabilities.length)
+  for (const capability of capabilities) extensions.text(capability)
+  writer.blob(extensions.take())
+}
+
+const readExtensions = (reader: Reader): { readonly capabilities: ReadonlyArray<string> } => {
+  const extensions = new Reader(reader.blob())
+  const count = extensions.varint()
+  if (count > maxCapabilities) throw new Malformed("too many capabilities")
+  return { capabilities: Array.from({ length: count }, () => extensions.text(maxText)) }
+}
 
 const writeIdentity = (writer: Writer, self: Identity, nonce: Uint8Array) => {
   writer.text(self.system).text(self.dataCenter).text(self.id).text(self.incarnation).text(self.host).varint(self.port)
@@ -207,6 +230,7 @@ const range = (minimum: number, maximum: number) => minimum === maximum ? `${min
 export const dial = (config: Config): Result => {
   const writer = new Writer().byte(FrameType.Hello).raw(magic).byte(versions.minimum).byte(versions.maximum)
   writeIdentity(writer, config.self, config.nonce)
+  writeExtensions(writer, config.self)
   const hello = writer.take()
   return [{ _tag: "AwaitWelcome", hello }, [{ _tag: "Send", frame: hello }]]
 }
@@ -257,12 +281,15 @@ const onHello = (config: Config, reader: Reader, hello: Uint8Array): Result => {
       protocolMismatch("wire protocol", range(versions.minimum, versions.maximum), range(minimum, maximum))
     )
   }
-  const peer = readIdentity(reader)
+  const version = Math.min(maximum, versions.maximum)
+  const identity = readIdentity(reader)
+  const peer = version < extended ? identity : { ...identity, ...readExtensions(reader) }
   // without a secret there is nothing to prove, so the connection itself must be trusted
   if (config.secrets.length === 0 && !config.insecure) return refuse(authenticationFailed(config))
   if (peer.system !== config.self.system) return refuse(protocolMismatch("system", config.self.system, peer.system))
-  const writer = new Writer().byte(FrameType.Welcome).byte(Math.min(maximum, versions.maximum))
+  const writer = new Writer().byte(FrameType.Welcome).byte(version)
   writeIdentity(writer, config.self, config.nonce)
+  if (version >= extended) writeExtensions(writer, config.self)
   const welcome = writer.take()
   const transcript = [hello, welcome]
   const frame = new Writer().raw(welcome).blob(prove(config, "acceptor", transcript)).take()
@@ -274,7 +301,8 @@ const onWelcome = (config: Config, hello: Uint8Array, reader: Reader, frame: Uin
   if (version < versions.minimum || version > versions.maximum) {
     return refuse(protocolMismatch("wire protocol", range(versions.minimum, versions.maximum), `${version}`))
   }
-  const peer = readIdentity(reader)
+  const identity = readIdentity(reader)
+  const peer = version < extended ? identity : { ...identity, ...readExtensions(reader) }
   const transcript = [hello, frame.subarray(0, reader.position)]
   if (!proven(config, "acceptor", transcript, reader.blob())) return refuse(authenticationFailed(config))
   if (peer.system !== config.self.system) return refuse(protocolMismatch("system", config.self.system, peer.system))

@@ -8,7 +8,7 @@
 import { Effect } from "effect"
 import { NodeUnreachable } from "../../Actor/errors.ts"
 import type { Connection } from "../Transport.ts"
-import { FrameType, type Identity, readKinds } from "./handshake.ts"
+import { FrameType, type Identity, readKinds, share } from "./handshake.ts"
 import { Malformed, Reader, Writer } from "./wire.ts"
 
 /** A batch is sealed when it is above this, in bytes. */
@@ -119,6 +119,11 @@ export class Session {
     this.heard = options.now()
     this.credit = options.peer.windowBytes
     this.connection.onIdle(() => this.idle())
+  }
+
+  /** Do both sides understand that? Ask once and keep the answer: it does not change. */
+  supports(capability: string): boolean {
+    return share(this.options.self, this.peer, capability)
   }
 
   get maxMessageBytes(): number {
