@@ -129,6 +129,13 @@ export const texts = (options: {
   }
 }
 
+/** Stands for every name in a list of those that are allowed. */
+export const everyName = "*"
+
+/** Is that name in a list of allowed ones? */
+export const allows = (names: ReadonlyArray<string>, name: string): boolean =>
+  names.includes(everyName) || names.includes(name)
+
 /** Names with values, in the environment `a=1,b=2`. */
 export const labels = (options: {
   readonly env: string

@@ -332,6 +332,24 @@ export class AmbiguousDataCenter extends Schema.TaggedError<AmbiguousDataCenter>
   }
 }
 
+/**
+ * Actors of that kind may not be spawned there by whoever asked: its `spawnableKinds` (for other datacenters) or `clientKinds` (for
+ * clients) does not name it. Nothing was started. Not retryable: the settings of the side that refuses say so.
+ */
+export class KindNotAllowed extends Schema.TaggedError<KindNotAllowed>()("KindNotAllowed", {
+  kind: Schema.String,
+  /** who asked: `another datacenter` or `a client` */
+  caller: Schema.String,
+  /** the node that refuses, and its datacenter */
+  refusedBy: Schema.String,
+  dataCenter: Schema.String
+}) {
+  readonly retryable = false
+  override get message() {
+    return `${this.caller} may not spawn ${this.kind} in ${this.dataCenter}: ${this.refusedBy} refuses`
+  }
+}
+
 // ---- unions: what a call can fail with -----------------------------------------------------------------------------------
 
 /** What `tell` can fail with before the message is on its way. After that it ends as a dead letter at the receiver. */
@@ -381,13 +399,14 @@ export const ClusterSpawnError = Schema.Union([
 ])
 export type ClusterSpawnError = typeof ClusterSpawnError.Type
 
-/** What a placement with a target can fail with: those of a cluster, and those of choosing a datacenter. */
+/** What a placement with a target can fail with: those of a cluster, and those of choosing a datacenter and being let in there. */
 export const SpawnError = Schema.Union([
   ...ClusterSpawnError.members,
   DataCenterNotReady,
   StaleRecords,
   RecordNotFound,
-  AmbiguousDataCenter
+  AmbiguousDataCenter,
+  KindNotAllowed
 ])
 export type SpawnError = typeof SpawnError.Type
 

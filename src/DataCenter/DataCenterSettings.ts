@@ -15,6 +15,11 @@ export const group = Settings.group("dataCenter", {
   labels: Settings.labels({ env: "TROUPE_LABELS" }),
   /** `host:port` of load balancers; default: the remoting addresses of the Up members, following membership */
   endpoints: Settings.texts({ env: "TROUPE_DATACENTER_ENDPOINTS", default: [] }),
+  /**
+   * Kinds that other datacenters may spawn here, checked by the node that is asked; `*` is every kind, an empty list none. Others are
+   * refused as `KindNotAllowed`.
+   */
+  spawnableKinds: Settings.texts({ env: "TROUPE_SPAWNABLE_KINDS", default: ["*"] }),
   /** the leader renews the record's lease; at most a third of the control plane's TTL */
   heartbeatInterval: Settings.duration({ env: "TROUPE_HEARTBEAT_INTERVAL", default: "10 seconds", minimum: 100 }),
   /** every node reads all records anew, watch or not */

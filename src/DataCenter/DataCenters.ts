@@ -110,7 +110,13 @@ const build = (settings: DataCenterSettings) =>
     const inner = yield* Placement
     const around = yield* Topology
     const dataCenters = DataCenters.of(yield* Controller.make(settings))
-    const placement = yield* CrossPlacement.make({ dataCenters, inner, node, timeout: settings.placementTimeout })
+    const placement = yield* CrossPlacement.make({
+      dataCenters,
+      inner,
+      node,
+      timeout: settings.placementTimeout,
+      spawnableKinds: settings.spawnableKinds
+    })
     return Context.make(DataCenters, dataCenters).pipe(
       Context.add(Placement, placement),
       Context.add(

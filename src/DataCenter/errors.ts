@@ -2,6 +2,7 @@
 export {
   AmbiguousDataCenter,
   DataCenterNotReady,
+  KindNotAllowed,
   OutcomeUnknown,
   RecordNotFound,
   SettingInvalid,

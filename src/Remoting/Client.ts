@@ -9,8 +9,10 @@ import { Duration, Effect, Layer, Random, Ref, Schedule } from "effect"
 import * as ActorHost from "../Actor/ActorHost.ts"
 import * as ActorSystem from "../Actor/ActorSystem.ts"
 import * as Delivery from "../Actor/Delivery.ts"
-import { NodeUnreachable, SettingInvalid } from "../Actor/errors.ts"
+import { KindNotAllowed, NodeUnreachable, SettingInvalid } from "../Actor/errors.ts"
+import * as Node from "../Actor/Node.ts"
 import { Placement } from "../Actor/Placement.ts"
+import * as Settings from "../Actor/Settings.ts"
 import * as SystemEvents from "../Actor/SystemEvents.ts"
 import * as Topology from "../Actor/Topology.ts"
 import { ClientRpcs, type Endpoint } from "./ClientRpcs.ts"
@@ -150,14 +152,19 @@ export const layer = (options: ClientOptions): Layer.Layer<ActorSystem.ActorSyst
 export const layerServer: Layer.Layer<
   never,
   never,
-  Remoting.Remoting | Placement | Topology.Topology | ActorHost.ActorHost
+  Remoting.Remoting | Placement | Topology.Topology | ActorHost.ActorHost | Node.Node
 > = Layer.effectDiscard(Effect.gen(function*() {
   const remoting = yield* Remoting.Remoting
   const placement = yield* Placement
   const topology = yield* Topology.Topology
   const host = yield* ActorHost.ActorHost
+  const { address } = yield* Node.Node
+  const maySpawn = (kind: string) =>
+    Settings.allows(remoting.clientKinds, kind) ? Effect.void : Effect.fail(
+      new KindNotAllowed({ kind, caller: "a client", refusedBy: address.id, dataCenter: address.dataCenter })
+    )
   const handlers = ClientRpcs.toLayer({
-    "Client.Spawn": ({ spec, target }) => placement.spawn(spec, target),
+    "Client.Spawn": ({ spec, target }) => Effect.andThen(maySpawn(spec.kind), placement.spawn(spec, target)),
     "Client.Lookup": ({ dataCenter, kind, name, not }) => placement.lookup(kind, name, { dataCenter, not }),
     "Client.Stop": ({ address }) => placement.stop(address),
     "Client.Info": () =>
@@ -169,5 +176,7 @@ export const layerServer: Layer.Layer<
         }))
       }))
   })
-  yield* Effect.provide(remoting.serve(ClientRpcs), handlers)
+  // nodes have calls of their own, with a list of their own
+  const admit = (caller: Remoting.Caller) => caller.client ? undefined : "only clients are served"
+  yield* Effect.provide(remoting.serve(ClientRpcs, { admit }), handlers)
 }))

@@ -38,10 +38,25 @@ export interface Peer {
   readonly incarnation?: string | undefined
 }
 
+/** Who calls, as its handshake said. */
+export interface Caller {
+  readonly dataCenter: string
+  readonly id: string
+  readonly incarnation: string
+  /** an outsider that is no node */
+  readonly client: boolean
+}
+
+export interface ServeOptions {
+  /** may that peer call this group? A text is why not, and `NotSent` there. Default: whoever is connected may. Not asked for this very node. */
+  readonly admit?: ((caller: Caller) => string | undefined) | undefined
+}
+
 export class Remoting extends Context.Service<Remoting, {
   /** Answers calls of that group for as long as the scope lives. One server a group. */
   readonly serve: <Rpcs extends Rpc.Any>(
-    group: RpcGroup.RpcGroup<Rpcs>
+    group: RpcGroup.RpcGroup<Rpcs>,
+    options?: ServeOptions
   ) => Effect.Effect<void, never, Scope.Scope | Rpc.ToHandler<Rpcs> | Rpc.ServicesServer<Rpcs>>
   /**
    * Calls one rpc of a group at a peer; dials if there is no connection yet. `timeout` defaults to 5 s. Calling this very node
@@ -61,6 +76,8 @@ export class Remoting extends Context.Service<Remoting, {
   readonly mute: (node: { readonly id: string; readonly incarnation: string }) => Effect.Effect<void>
   /** Closes every connection to that incarnation and refuses it from now on: its lease is closed. Idempotent. */
   readonly shun: (node: { readonly id: string; readonly incarnation: string }) => Effect.Effect<void>
+  /** kinds that clients may spawn by way of this node, by its settings */
+  readonly clientKinds: ReadonlyArray<string>
   /** who is connected now */
   readonly connected: Effect.Effect<ReadonlyArray<NodeAddress>>
 }>()("effect-troupe/Remoting/Remoting") {}
@@ -244,6 +261,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     call: call as unknown as Remoting["Service"]["call"],
     mute: (target) => Effect.sync(() => peers.mute(target)),
     shun: (target) => Effect.sync(() => peers.shun(target)),
+    clientKinds: settings.clientKinds,
     connected: Effect.sync(() => peers.connected())
   })
   return Context.make(Remoting, remoting).pipe(Context.add(Delivery, delivery))

@@ -28,6 +28,8 @@ export const settings = Settings.group("remoting", {
   tlsAuthority: Settings.optionalText({ env: "TROUPE_TLS_AUTHORITY" }),
   /** lets anybody in who reaches the port. For closed networks only. */
   allowInsecure: Settings.boolean({ env: "TROUPE_ALLOW_INSECURE", default: false }),
+  /** kinds that clients may spawn by way of this node; `*` is every kind, an empty list none. Others are refused as `KindNotAllowed`. */
+  clientKinds: Settings.texts({ env: "TROUPE_CLIENT_KINDS", default: ["*"] }),
   /** largest frame, in bytes: a message with its payload must fit; the smaller side's cap holds */
   maxFrameBytes: Settings.int({
     env: "TROUPE_MAX_FRAME_BYTES",

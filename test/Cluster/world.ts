@@ -72,6 +72,7 @@ export const makeWorld = Effect.fnUntraced(function*(seed: number | string = 1) 
     const refused = (to: { readonly host: string; readonly port: number }, reason: string) =>
       new NodeUnreachable({ node: `${to.host}:${to.port}`, outcome: "NotSent", reason })
     return Remoting.of({
+      clientKinds: [],
       serve: <Rpcs extends Rpc.Any>(group: RpcGroup.RpcGroup<Rpcs>) =>
         Effect.gen(function*() {
           const context = yield* Effect.context<never>()

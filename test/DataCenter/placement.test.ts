@@ -216,6 +216,58 @@ describe("the receiving datacenter", () => {
     }))
 })
 
+describe("kinds that other datacenters may spawn", () => {
+  const allowing = (spawnableKinds: ReadonlyArray<string> | undefined) =>
+    Effect.gen(function*() {
+      const world = yield* World.make
+      const us = yield* world.dataCenter({ name: "us", spawnableKinds: [] })
+      const eu = yield* world.dataCenter({ name: "eu", ...(spawnableKinds === undefined ? {} : { spawnableKinds }) })
+      const [u1, e1] = [yield* us.start(), yield* eu.start()]
+      yield* TestClock.adjust("1 second")
+      return { world, u1, e1 }
+    })
+
+  it.effect("are all, unless the settings of that datacenter name some", () =>
+    Effect.gen(function*() {
+      for (const kinds of [undefined, ["*"], ["Other", "Account"]]) {
+        const { e1, u1 } = yield* allowing(kinds)
+        yield* u1.placement.spawn(World.spec("a"), to("eu"))
+        assert.strictEqual(e1.placed.length, 1)
+      }
+    }))
+
+  it.effect("others are KindNotAllowed, which names the kind and who refused; nothing was placed", () =>
+    Effect.gen(function*() {
+      for (const kinds of [[], ["Other"], ["account"], ["Account*"]]) {
+        const { e1, u1 } = yield* allowing(kinds)
+        const refused = yield* Effect.flip(u1.placement.spawn(World.spec("a"), to("eu")))
+        if (refused._tag !== "KindNotAllowed") return assert.fail(refused._tag)
+        assert.deepInclude(refused, { kind: "Account", refusedBy: e1.address.id, dataCenter: "eu" })
+        assert.isFalse(refused.retryable)
+        assert.strictEqual(e1.placed.length, 0)
+      }
+    }))
+
+  it.effect("are checked where they are asked for, by whatever node is asked, and not at home", () =>
+    Effect.gen(function*() {
+      const { e1, u1, world } = yield* allowing(["Other"])
+      yield* Effect.flip(u1.placement.spawn(World.spec("a"), to("eu")))
+      assert.strictEqual(world.wire.calls.at(-1)?.to, e1.endpoint, "the sender did not decide")
+      yield* e1.placement.spawn(World.spec("a"), to("eu"))
+      yield* e1.placement.spawn(World.spec("b"), { strategy: "local" })
+      assert.strictEqual(e1.placed.length, 2)
+    }))
+
+  it.effect("do not keep others from finding and stopping what is there", () =>
+    Effect.gen(function*() {
+      const { e1, u1 } = yield* allowing([])
+      const address = yield* e1.placement.spawn(World.spec("a"), { strategy: "local" })
+      assert.deepStrictEqual(yield* u1.placement.lookup("Account", "a", {}), address)
+      yield* u1.placement.stop(address)
+      assert.strictEqual((yield* Effect.flip(u1.placement.lookup("Account", "a", {})))._tag, "ActorNotFound")
+    }))
+})
+
 describe("finding and stopping across datacenters", () => {
   it.effect("asks its own datacenter first, then the others", () =>
     Effect.gen(function*() {

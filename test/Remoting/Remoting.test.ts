@@ -6,7 +6,7 @@ import { TestClock } from "effect/testing"
 import { Delivery } from "../../src/Actor/Delivery.ts"
 import { NodeUnreachable } from "../../src/Actor/errors.ts"
 import { Node } from "../../src/Actor/Node.ts"
-import { Remoting } from "../../src/Remoting/Remoting.ts"
+import { type Caller, Remoting } from "../../src/Remoting/Remoting.ts"
 import { Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
 import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
 import { simulatedHarness, startNode } from "./support.ts"
@@ -132,6 +132,21 @@ describe("Remoting.call", () => {
       network.heal()
       yield* TestClock.adjust("3 seconds")
       assert.strictEqual(yield* remoting.call(b, Group, "Half", { n: 2 }), 1)
+    }))
+
+  it.effect("a group that is not for everybody is NotSent for the others, with the reason, and stays open for its own node", () =>
+    Effect.gen(function*() {
+      const harness = yield* simulatedHarness()
+      const { id } = addressOf(harness.b)
+      const admit = (caller: Caller) => caller.client || caller.id !== "c" ? `${caller.id} is not served` : undefined
+      yield* remotingOf(harness.b).serve(Group, { admit }).pipe(Effect.provide(handlers))
+      const to = addressOf(harness.b)
+      const refused = failure(yield* settle(remotingOf(harness.a).call(to, Group, "Half", { n: 2 })))
+      assert.isTrue(refused instanceof NodeUnreachable && refused.outcome === "NotSent")
+      assert.include(refused.message, "a is not served")
+      const c = yield* startNode(harness.network, "c")
+      assert.strictEqual(yield* remotingOf(c).call(to, Group, "Half", { n: 2 }), 1)
+      assert.strictEqual(yield* remotingOf(harness.b).call({ ...to, id }, Group, "Half", { n: 2 }), 1)
     }))
 
   it.effect("with latency it takes a round trip of virtual time", () =>

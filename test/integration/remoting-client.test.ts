@@ -80,6 +80,18 @@ describe("Client", () => {
       }
     }).pipe(Effect.scoped))
 
+  it.live("spawns only the kinds that the node lets clients spawn, and talks to all", () =>
+    Effect.gen(function*() {
+      const server = yield* start({ clientKinds: ["Other"] }, yield* Effect.scope)
+      const system = yield* connect({ system: "shop", endpoints: [server.node] })
+      const refused = yield* Effect.flip(system.spawnOn(Counter, "c-1", { props: { from: 10 } }))
+      if (refused._tag !== "KindNotAllowed") return assert.fail(refused._tag)
+      assert.deepInclude(refused, { kind: "Counter", caller: "a client", refusedBy: server.node.id })
+      assert.isFalse(yield* server.actorExists(Counter, "c-1"))
+      yield* server.spawn(Counter, "c-1", { props: { from: 3 } })
+      assert.strictEqual(yield* (yield* system.actorOf(Counter, "c-1")).ask.Total(), 3)
+    }).pipe(Effect.scoped))
+
   it.live("is refused without the secret, with another system's name, and without endpoints", () =>
     Effect.gen(function*() {
       const server = yield* start({ secret }, yield* Effect.scope)

@@ -62,6 +62,7 @@ describe("what the calls of account.ts can fail with", () => {
       | "StaleRecords"
       | "RecordNotFound"
       | "AmbiguousDataCenter"
+      | "KindNotAllowed"
     >()
     expect<Effect.Success<typeof spawned>>().type.toBe<ActorRef.ActorRef<RpcsOf<typeof Account>>>()
   })

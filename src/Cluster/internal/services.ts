@@ -7,7 +7,7 @@ import { ClusterNotFormed, DataCenterNotReady, RecordNotFound, type SettingInval
 import type { Placement } from "../../Actor/Placement.ts"
 import { SystemEvents } from "../../Actor/SystemEvents.ts"
 import type { Topology } from "../../Actor/Topology.ts"
-import { Remoting } from "../../Remoting/Remoting.ts"
+import { type Caller, Remoting } from "../../Remoting/Remoting.ts"
 import type { Cluster, ClusterView } from "../Cluster.ts"
 import type { ClusterSettings } from "../ClusterSettings.ts"
 import * as Balance from "./balance.ts"
@@ -106,7 +106,10 @@ export const makeServices = Effect.fnUntraced(
 
     // ---- serve, then join: whoever sees this member in a view may ask it at once
     const served = yield* ClusterRpcs.toHandlers(handlers)
-    yield* remoting.serve(ClusterRpcs).pipe(Effect.provideContext(served))
+    // no outsider and no other datacenter: those have calls of their own, which check what they may start
+    const ofThisCluster = (caller: Caller) =>
+      caller.client || caller.dataCenter !== membership.self.dataCenter ? "only members are served" : undefined
+    yield* remoting.serve(ClusterRpcs, { admit: ofThisCluster }).pipe(Effect.provideContext(served))
     const startedAt = now()
     yield* membership.join
     yield* Deaths.follow(membership)

@@ -10,14 +10,16 @@ import type { ActorAddress } from "../../Actor/Address.ts"
 import {
   ActorNotFound,
   AmbiguousDataCenter,
+  KindNotAllowed,
   type LookupError,
   NodeUnreachable,
   RecordNotFound
 } from "../../Actor/errors.ts"
 import type { Node } from "../../Actor/Node.ts"
 import { Placement, type SpawnSpec, type Target } from "../../Actor/Placement.ts"
+import * as Settings from "../../Actor/Settings.ts"
 import type { DataCenterRecord } from "../../ControlPlane/ControlPlane.ts"
-import { type Peer, Remoting } from "../../Remoting/Remoting.ts"
+import { type Caller, type Peer, Remoting } from "../../Remoting/Remoting.ts"
 import { DataCenterRpcs } from "../DataCenterRpcs.ts"
 import type { DataCenters } from "../DataCenters.ts"
 import { isDrained } from "./ownRecord.ts"
@@ -33,8 +35,10 @@ export const make = Effect.fnUntraced(function*(options: {
   readonly inner: Placement["Service"]
   readonly node: Node["Service"]
   readonly timeout: Duration.Duration
+  /** what other datacenters may spawn here */
+  readonly spawnableKinds: ReadonlyArray<string>
 }) {
-  const { dataCenters, inner, node, timeout } = options
+  const { dataCenters, inner, node, spawnableKinds, timeout } = options
   const remoting = yield* Remoting
   const home = node.address.dataCenter
 
@@ -180,13 +184,20 @@ export const make = Effect.fnUntraced(function*(options: {
   const mayEnter = (selector: Selector) =>
     Effect.suspend(() => matches(selector, dataCenters.self) ? unlessDrained(selector) : refuse(selector))
 
+  const maySpawn = (kind: string) =>
+    Settings.allows(spawnableKinds, kind) ? Effect.void : Effect.fail(
+      new KindNotAllowed({ kind, caller: "another datacenter", refusedBy: node.address.id, dataCenter: home })
+    )
+
   const handlers = yield* DataCenterRpcs.toHandlers({
     "DataCenter.Spawn": ({ selector, spec, ...within }) =>
-      Effect.andThen(mayEnter(selector), inner.spawn(spec, within)),
+      maySpawn(spec.kind).pipe(Effect.andThen(mayEnter(selector)), Effect.andThen(inner.spawn(spec, within))),
     "DataCenter.Lookup": ({ kind, name, not }) => inner.lookup(kind, name, not === undefined ? {} : { not }),
     "DataCenter.Stop": ({ address }) => inner.stop(address)
   })
-  yield* Effect.provideContext(remoting.serve(DataCenterRpcs), handlers)
+  // outsiders have calls of their own, with a list of their own
+  const forNodes = (caller: Caller) => caller.client ? "clients are not served" : undefined
+  yield* Effect.provideContext(remoting.serve(DataCenterRpcs, { admit: forNodes }), handlers)
 
   return Placement.of({ spawn, lookup, stop })
 })

@@ -9,7 +9,7 @@ import { Rpc, type RpcGroup, RpcMessage, RpcServer } from "effect/rpc"
 import { NodeUnreachable } from "../../Actor/errors.ts"
 import { Deadline, type Timeouts } from "../../Actor/internal/Timeouts.ts"
 import { codecOf, reasonOf } from "./codec.ts"
-import { FrameType } from "./handshake.ts"
+import { FrameType, type Identity } from "./handshake.ts"
 import type { Session } from "./session.ts"
 import { Malformed, type Reader, Writer } from "./wire.ts"
 
@@ -25,7 +25,11 @@ interface Served {
   readonly rpc: AnyRpc
   readonly write: (client: number, message: RpcMessage.FromClient<Rpc.Any>) => Effect.Effect<void>
   readonly disconnect: (client: number) => Effect.Effect<void>
+  /** why that peer may not call it */
+  readonly admit: (caller: Identity) => string | undefined
 }
+
+const everybody = () => undefined
 
 /** An answer that is not bytes of the rpc's schemas is a reason in words. */
 type Respond = (op: number, content: Uint8Array | string) => void
@@ -215,7 +219,7 @@ export class Calls {
         if (calls.serving.has(number)) throw new Malformed("a call came twice")
         const tag = reader.text(maxTag)
         const timeout = reader.varint()
-        this.serve(calls, session.options.number, number, tag, timeout, reader.blob(), (op, content) => {
+        const respond: Respond = (op, content) => {
           const writer = new Writer().byte(FrameType.Control).byte(op).varint(number)
           if (typeof content === "string") writer.text(content)
           else if (content.length + maxTag <= session.maxMessageBytes) writer.blob(content)
@@ -224,8 +228,10 @@ export class Calls {
             return session.sendControl(tooLarge.text("the answer is larger than a frame").take())
           }
           session.sendControl(writer.take())
-        })
-        return
+        }
+        const denied = this.served.get(tag)?.admit(session.peer)
+        if (denied !== undefined) return respond(Op.NotServed, denied)
+        return this.serve(calls, session.options.number, number, tag, timeout, reader.blob(), respond)
       }
       case Op.Cancel:
         return this.cancelServing(calls, session.options.number, number)
@@ -326,7 +332,8 @@ export class Calls {
   }
 
   readonly serveGroup = <Rpcs extends Rpc.Any>(
-    group: RpcGroup.RpcGroup<Rpcs>
+    group: RpcGroup.RpcGroup<Rpcs>,
+    options?: { readonly admit?: ((caller: Identity) => string | undefined) | undefined }
   ): Effect.Effect<void, never, Scope.Scope | Rpc.ToHandler<Rpcs>> =>
     Effect.gen({ self: this }, function*() {
       const server = yield* RpcServer.makeNoSerialization(group, {
@@ -344,7 +351,8 @@ export class Calls {
         this.served.set(tag, {
           rpc: rpc as unknown as AnyRpc,
           write: (client, message) => server.write(client, message as never),
-          disconnect: server.disconnect
+          disconnect: server.disconnect,
+          admit: options?.admit ?? everybody
         })
       }
       yield* Effect.addFinalizer(() =>
