@@ -16,6 +16,7 @@ import * as Node from "../Actor/Node.ts"
 import { SystemEvents } from "../Actor/SystemEvents.ts"
 import { Entropy } from "./Entropy.edge.ts"
 import { Calls } from "./internal/calls.ts"
+import { sharedAddress } from "./internal/handshake.ts"
 import { Messages } from "./internal/messages.ts"
 import { Peers } from "./internal/peers.ts"
 import type { Session } from "./internal/session.ts"
@@ -119,7 +120,9 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
       maxFrameBytes: settings.maxFrameBytes,
       windowBytes: settings.windowBytes,
       kinds: fingerprints(),
-      capabilities
+      capabilities: settings.advertisedHost === undefined && settings.advertisedPort === 0
+        ? capabilities
+        : [...capabilities, sharedAddress]
     }),
     scope,
     clock,

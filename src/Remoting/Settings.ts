@@ -5,6 +5,7 @@
 import { Effect, Redacted } from "effect"
 import { SettingInvalid } from "../Actor/errors.ts"
 import * as Settings from "../Actor/Settings.ts"
+import { malformed } from "./internal/hosts.edge.ts"
 import { defaultMaxFrameBytes, hardMaxFrameBytes } from "./Limits.ts"
 
 export const settings = Settings.group("remoting", {
@@ -43,6 +44,11 @@ export const settings = Settings.group("remoting", {
   outboxTimeout: Settings.duration({ env: "TROUPE_OUTBOX_TIMEOUT", default: "1 second", minimum: 0 }),
   /** bytes of messages from one peer that may wait here for room in mailboxes */
   windowBytes: Settings.int({ env: "TROUPE_WINDOW_BYTES", default: 4 * 1024 * 1024, minimum: 64 * 1024 }),
+  /**
+   * Hosts that this node may dial, whoever names them (records of other datacenters, members, addresses of actors): a name, `*.suffix`,
+   * an address, a range like `10.0.0.0/8`; `*` is every host. Names are compared as they are, not looked up.
+   */
+  dialHosts: Settings.texts({ env: "TROUPE_DIAL_HOSTS", default: ["*"] }),
   /** from dialing to a connection */
   dialTimeout: Settings.duration({ env: "TROUPE_DIAL_TIMEOUT", default: "3 seconds", minimum: 1 }),
   /** from a connection to a known peer */
@@ -77,6 +83,8 @@ const checked = (values: RemotingSettings): Effect.Effect<RemotingSettings, Sett
     if (values.secret === undefined && values.previousSecret !== undefined) {
       return bad("previousSecret", "needs a secret that replaces it")
     }
+    const pattern = values.dialHosts.map(malformed).find((reason) => reason !== undefined)
+    if (pattern !== undefined) return bad("dialHosts", pattern)
     const tls = { tlsCertificate: values.tlsCertificate, tlsKey: values.tlsKey, tlsAuthority: values.tlsAuthority }
     const missing = Object.entries(tls).filter(([, path]) => path === undefined)
     if (missing.length === 1 || missing.length === 2) return bad(missing[0]![0], "is missing for TLS")

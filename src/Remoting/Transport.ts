@@ -20,6 +20,8 @@ export interface Connection {
   readonly loopback: boolean
   /** With mutual TLS: does the peer's certificate name that host? Absent where there is no certificate. */
   readonly certifies?: ((host: string) => boolean) | undefined
+  /** With mutual TLS: why the peer's certificate is no proof of anything. Such a peer is told so, and nothing else is said to it. */
+  readonly untrusted?: string | undefined
   /**
    * Queues a frame behind those sent before; what piles up while a write is in flight leaves in one write. Waits only while
    * the outbox is over its bound. Fails `NodeUnreachable` (`NotSent`) once the connection is over.

@@ -3,6 +3,7 @@ import { Effect, Layer, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as Remoting from "../../src/Remoting/Remoting.ts"
 import type { RemotingOptions } from "../../src/Remoting/Settings.ts"
+import * as Transport from "../../src/Remoting/Transport.ts"
 import { type ContractNode, type Harness, layerRecorders, Recorder } from "../../src/Testing/DeliveryContract.ts"
 import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
 
@@ -11,6 +12,10 @@ export interface NodeOptions {
   readonly system?: string
   readonly kind?: typeof Recorder
   readonly scope?: Scope.Scope
+  /** default: the host's name */
+  readonly id?: string
+  /** what stands between the node and the network */
+  readonly through?: (transport: Transport.Transport["Service"]) => Transport.Transport["Service"]
 }
 
 /** Starts a node on a host of that network; it lives as long as the scope. */
@@ -20,10 +25,12 @@ export const startNode = Effect.fnUntraced(
     const random = yield* Random.Random.pipe(Random.withSeed(`test/${host}`))
     const layer = Remoting.layer(options.remoting ?? {}).pipe(
       Layer.provideMerge(Layer.mergeAll(
-        Remoting.layerNode({ system: options.system ?? "test", dataCenter: "dc", id: host }),
+        Remoting.layerNode({ system: options.system ?? "test", dataCenter: "dc", id: options.id ?? host }),
         layerRecorders(options.kind)
       )),
-      Layer.provide(network.layer(host))
+      Layer.provide(
+        Layer.effect(Transport.Transport, Effect.map(network.transport(host), options.through ?? ((inner) => inner)))
+      )
     )
     const context = yield* Layer.buildWithScope(layer, scope).pipe(
       Effect.provideService(Random.Random, random),

@@ -38,7 +38,9 @@ export const certify = (
   options: {
     readonly by?: Certified | undefined
     readonly hosts?: ReadonlyArray<string> | undefined
-    /** default: a day from an hour ago */
+    /** default: two days ago */
+    readonly from?: Date | undefined
+    /** default: in a day */
     readonly until?: Date | undefined
   } = {}
 ): Certified => {
@@ -56,7 +58,10 @@ export const certify = (
     tlv(0x02, Buffer.concat([Buffer.of(1), crypto.randomBytes(8)])),
     ecdsaWithSha256,
     commonName(options.by?.name ?? name),
-    sequence(time(new Date(Date.now() - 48 * hour)), time(options.until ?? new Date(Date.now() + 24 * hour))),
+    sequence(
+      time(options.from ?? new Date(Date.now() - 48 * hour)),
+      time(options.until ?? new Date(Date.now() + 24 * hour))
+    ),
     commonName(name),
     publicKey.export({ type: "spki", format: "der" }),
     tlv(0xa3, sequence(...extensions))

@@ -63,6 +63,9 @@ export interface Identity {
   readonly capabilities?: ReadonlyArray<string> | undefined
 }
 
+/** Capability of a node that is reached by an advertised address: others may be behind the same one, as behind a load balancer. */
+export const sharedAddress = "shared-address"
+
 /** Do both sides understand that? */
 export const share = (a: Identity, b: Identity, capability: string): boolean =>
   (a.capabilities?.includes(capability) ?? false) && (b.capabilities?.includes(capability) ?? false)
@@ -74,10 +77,19 @@ export interface Config {
   readonly secrets: ReadonlyArray<string>
   /** may the peer be trusted without a secret (loopback, or allowed by name)? */
   readonly insecure: boolean
+  /** why the transport does not trust the peer's certificate: it gets a refusal and nothing else */
+  readonly untrusted?: string | undefined
   /** for messages */
   readonly peer: string
   /** the dialer's expectation; a different node there is not the one we want */
   readonly expected?: { readonly id?: string | undefined; readonly incarnation?: string | undefined } | undefined
+  /**
+   * The dialer's word on a node other than the one expected: `keep` it for what it is, or `pass` it over. Without it, or where the node
+   * does not share its address with others, it is refused.
+   */
+  readonly stranger?: ((peer: Identity) => "keep" | "pass") | undefined
+  /** the dialer's word on whether it is connected to that node already: a second connection would end the first */
+  readonly connected?: ((peer: Identity) => boolean) | undefined
   /** the acceptor's word on whether that node may come in; a text is why not */
   readonly admit: (peer: Identity) => string | undefined
 }
@@ -85,8 +97,11 @@ export interface Config {
 /** `Elsewhere` is a reason that is no fault of either side: wrong incarnation, shunned, closing. */
 export type Refusal =
   | { readonly _tag: "Authentication"; readonly error: AuthenticationFailed }
+  /** of the peer's certificate, or the peer says so of ours */
+  | { readonly _tag: "Certificate"; readonly reason: string }
   | { readonly _tag: "Protocol"; readonly error: ProtocolMismatch }
-  | { readonly _tag: "Elsewhere"; readonly reason: string }
+  /** `another`: the node that answered is not the one wanted, and shares its address with others */
+  | { readonly _tag: "Elsewhere"; readonly reason: string; readonly another?: boolean | undefined }
 
 export type State =
   | { readonly _tag: "AwaitHello" }
@@ -98,6 +113,8 @@ export type State =
 export type Command =
   | { readonly _tag: "Send"; readonly frame: Uint8Array }
   | { readonly _tag: "Established"; readonly peer: Identity }
+  /** connected to that node already: this connection is not needed */
+  | { readonly _tag: "Known"; readonly peer: Identity }
   /** `byPeer`: the other side said so, else we did */
   | { readonly _tag: "Refused"; readonly refusal: Refusal; readonly byPeer: boolean }
 
@@ -167,6 +184,8 @@ const refusedFrame = (refusal: Refusal): Uint8Array => {
       return writer.byte(1).take()
     case "Protocol":
       return writer.byte(2).text(refusal.error.what).text(refusal.error.ours).text(refusal.error.theirs).take()
+    case "Certificate":
+      return writer.byte(4).text(refusal.reason.slice(0, maxText)).take()
     case "Elsewhere":
       return writer.byte(3).text(refusal.reason.slice(0, maxText)).take()
   }
@@ -182,6 +201,8 @@ const readRefused = (reader: Reader, config: Config): Refusal => {
       const theirs = reader.text(maxText)
       return { _tag: "Protocol", error: new ProtocolMismatch({ what, ours: reader.text(maxText), theirs }) }
     }
+    case 4:
+      return { _tag: "Certificate", reason: `refused there: ${reader.text(maxText * 4)}` }
     default:
       return { _tag: "Elsewhere", reason: reader.text(maxText * 4) }
   }
@@ -274,6 +295,7 @@ const unexpected = (): never => {
 
 const onHello = (config: Config, reader: Reader, hello: Uint8Array): Result => {
   for (const byte of magic) if (reader.byte() !== byte) unexpected()
+  if (config.untrusted !== undefined) return refuse({ _tag: "Certificate", reason: config.untrusted })
   const minimum = reader.byte()
   const maximum = reader.byte()
   if (minimum > versions.maximum || maximum < versions.minimum) {
@@ -306,15 +328,21 @@ const onWelcome = (config: Config, hello: Uint8Array, reader: Reader, frame: Uin
   const transcript = [hello, frame.subarray(0, reader.position)]
   if (!proven(config, "acceptor", transcript, reader.blob())) return refuse(authenticationFailed(config))
   if (peer.system !== config.self.system) return refuse(protocolMismatch("system", config.self.system, peer.system))
-  const { expected } = config
-  if (expected?.id !== undefined && expected.id !== peer.id) {
-    return refuse({ _tag: "Elsewhere", reason: `node ${peer.id} answers there` })
+  const { connected, expected, stranger } = config
+  const another = expected?.id !== undefined && expected.id !== peer.id
+  const shared = another && peer.capabilities?.includes(sharedAddress) === true
+  if (another && (!shared || stranger?.(peer) !== "keep")) {
+    return refuse({ _tag: "Elsewhere", reason: `node ${peer.id} answers there`, another: shared })
   }
-  if (expected?.incarnation !== undefined && expected.incarnation !== peer.incarnation) {
+  if (!another && expected?.incarnation !== undefined && expected.incarnation !== peer.incarnation) {
     return refuse({ _tag: "Elsewhere", reason: "another incarnation answers there" })
   }
   const denied = config.admit(peer)
   if (denied !== undefined) return refuse({ _tag: "Elsewhere", reason: denied })
+  if (connected?.(peer) === true) {
+    const frame = refusedFrame({ _tag: "Elsewhere", reason: "is connected already" })
+    return [{ _tag: "Done" }, [{ _tag: "Send", frame }, { _tag: "Known", peer }]]
+  }
   return [{ _tag: "AwaitAccepted", peer }, [{
     _tag: "Send",
     frame: new Writer().byte(FrameType.Proof).blob(prove(config, "dialer", transcript)).take()

@@ -5,20 +5,28 @@
  * Each side sends what it starts on the session that it dialed, and answers on the one a question came in. So the order from one
  * node to another is that of one connection; a newer session of the same dialer ends the older one before it carries anything.
  */
-import { type Clock, Duration, Effect, Exit, Fiber, Queue, type Random, Schedule, Scope } from "effect"
+import { type Clock, Duration, Effect, Exit, Fiber, Queue, type Random, Result, Schedule, Scope } from "effect"
 import { type NodeAddress, nodeKey } from "../../Actor/Address.ts"
 import { NodeUnreachable } from "../../Actor/errors.ts"
 import type { SystemEvents } from "../../Actor/SystemEvents.ts"
 import { type RemotingSettings, secretsOf } from "../Settings.ts"
 import type { Connection, Transport } from "../Transport.ts"
 import * as Handshake from "./handshake.ts"
+import { allowedBy } from "./hosts.edge.ts"
 import { Buffers, Session, type SessionOptions } from "./session.ts"
+import { isCertificate } from "./tls.edge.ts"
 import { Malformed } from "./wire.ts"
 
 /** Connections that have not proved who they are yet; more are closed at once. */
 const maxHandshakes = 256
 /** Incarnations and endpoints that are remembered; the oldest are forgotten. */
 const maxRemembered = 10_000
+/** Dials for one node at an address that others share, before it is given up. */
+const maxSharedDials = 12
+/** Dials of a connection that ends before anybody has answered, as a load balancer does whose choice is down. */
+const maxUnansweredDials = 3
+/** The wait between such dials is doubled up to this many times. */
+const maxDoublings = 3
 
 export interface Destination {
   readonly host: string
@@ -57,6 +65,23 @@ interface Outbound {
 
 type HandshakeError = NodeUnreachable | Handshake.Refusal
 
+/** Who answered a dial, with the frames that came after the handshake; `known`: this connection is not needed. */
+interface Met {
+  readonly peer: Handshake.Identity
+  readonly known: boolean
+  readonly rest: ReadonlyArray<Uint8Array>
+}
+
+const unanswered = "was closed before the handshake: "
+
+/** How often to dial in all, after that failure. */
+const dialsFor = (error: HandshakeError): number =>
+  error._tag === "NodeUnreachable"
+    ? error.reason.startsWith(unanswered) ? maxUnansweredDials : 1
+    : error._tag === "Elsewhere" && error.another === true
+    ? maxSharedDials
+    : 1
+
 const endpointOf = (to: { readonly host: string; readonly port: number }) => `${to.host}:${to.port}`
 const keyOf = (to: Destination) => `${endpointOf(to)} ${to.id ?? ""}@${to.incarnation ?? ""}`
 
@@ -64,6 +89,8 @@ const describe = (refusal: Handshake.Refusal): string => {
   switch (refusal._tag) {
     case "Authentication":
       return "authentication failed"
+    case "Certificate":
+      return refusal.reason
     case "Protocol":
       return `${refusal.error.what}: ours ${refusal.error.ours}, theirs ${refusal.error.theirs}`
     case "Elsewhere":
@@ -82,12 +109,16 @@ export class Peers {
   private readonly shunned = new Set<string>()
   private readonly muted = new Set<string>()
   private readonly buffers = new Buffers()
+  /** nodes that a dial is about to be connected to */
+  private readonly proving = new Set<string>()
+  private readonly mayDial: (host: string) => boolean
   private handshakes = 0
   private sessions = 0
   private closing = false
 
   constructor(options: PeersOptions) {
     this.options = options
+    this.mayDial = allowedBy(options.settings.dialHosts)
   }
 
   private now(): number {
@@ -100,8 +131,10 @@ export class Peers {
 
   connected(): ReadonlyArray<NodeAddress> {
     const nodes = new Map<string, NodeAddress>()
+    const self = nodeKey(this.options.self())
     for (const { peer } of this.all()) {
-      if (peer.client) continue
+      // a balancer may have led this node to itself
+      if (peer.client || nodeKey(peer) === self) continue
       const { dataCenter, id, incarnation, host, port } = peer
       nodes.set(nodeKey(peer), { dataCenter, id, incarnation, host, port })
     }
@@ -142,9 +175,7 @@ export class Peers {
       const refuse = (reason: string) =>
         Effect.fail(new NodeUnreachable({ node: endpointOf(to), outcome: "NotSent", reason }))
       if (this.closing) return refuse("this node is closing")
-      if (to.id !== undefined && to.incarnation !== undefined && this.shunned.has(`${to.id}@${to.incarnation}`)) {
-        return refuse("its lease is closed")
-      }
+      if (this.isShunned(to)) return refuse("its lease is closed")
       const session = this.find(to)
       if (session !== undefined) return Effect.succeed(session)
       const key = keyOf(to)
@@ -165,6 +196,10 @@ export class Peers {
       })
     })
 
+  private isShunned({ id, incarnation }: Destination): boolean {
+    return id !== undefined && incarnation !== undefined && this.shunned.has(nodeKey({ id, incarnation }))
+  }
+
   private forgetOldest(): void {
     if (this.outbound.size <= maxRemembered) return
     for (const [key, outbound] of this.outbound) {
@@ -176,7 +211,6 @@ export class Peers {
   }
 
   private dial(to: Destination, outbound: Outbound, waiting: Set<Waiter>): Effect.Effect<void> {
-    const { settings, transport } = this.options
     const node = endpointOf(to)
     const finish = (exit: Exit.Exit<Session, NodeUnreachable>) => {
       if (outbound.waiting === waiting) outbound.waiting = undefined
@@ -186,39 +220,65 @@ export class Peers {
     }
     const lost = (error: HandshakeError) => {
       const reason = error._tag === "NodeUnreachable" ? error.reason : describe(error)
-      const delay = Math.min(
-        Duration.toMillis(settings.reconnectDelay) * 2 ** Math.min(outbound.failures++, 20),
-        Duration.toMillis(settings.reconnectDelayMax)
-      )
       outbound.reason = reason
-      // between half and all of it, so that many nodes do not come back at once
-      outbound.notBefore = this.now() + delay * (0.5 + this.options.random.nextDoubleUnsafe() / 2)
+      outbound.notBefore = this.now() + this.pause(Math.min(outbound.failures++, 20))
       finish(Exit.fail(new NodeUnreachable({ node, outcome: "NotSent", reason })))
     }
     return Effect.gen({ self: this }, function*() {
-      const connection = yield* transport.connect(to).pipe(
-        Effect.timeoutOrElse({
-          duration: settings.dialTimeout,
-          orElse: () => Effect.fail(new NodeUnreachable({ node, outcome: "NotSent", reason: "the dial timed out" }))
-        })
-      )
-      const config = this.config(connection, { id: to.id, incarnation: to.incarnation })
-      const [peer, rest] = yield* this.shakeHands(connection, config, Handshake.dial(config))
-      const before = this.open(peer)
-      // found under another address meanwhile: that one carries on
-      if (before !== undefined) {
-        finish(Exit.succeed(before))
-        return
+      if (!this.mayDial(to.host)) {
+        const reason = `${to.host} is not a host that this node may dial`
+        this.options.publish({ _tag: "PeerRefused", peer: node, reason })
+        return yield* new NodeUnreachable({ node, outcome: "NotSent", reason })
       }
-      const session = this.session(connection, config.self, peer, true)
-      this.dialed.set(nodeKey(peer), session)
-      outbound.session = session
-      outbound.failures = 0
-      finish(Exit.succeed(session))
-      session.take(rest)
-      yield* session.run
+      for (let dials = 1;; dials++) {
+        const scope = yield* Scope.fork(this.options.scope)
+        const close = Scope.close(scope, Exit.void)
+        const met = yield* this.meet(to, scope).pipe(Effect.onError(() => close), Effect.result)
+        if (Result.isFailure(met)) {
+          if (dials >= dialsFor(met.failure)) return yield* Effect.fail(met.failure)
+        } else if (met.success.known) {
+          yield* close
+          const known = this.open(met.success.peer)
+          if (to.id === undefined && known !== undefined) {
+            outbound.session = known
+            return finish(Exit.succeed(known))
+          }
+        } else {
+          const { connection, peer, rest, self } = met.success
+          const session = this.session(connection, self, peer, true)
+          this.dialed.set(nodeKey(peer), session)
+          this.proving.delete(nodeKey(peer))
+          const run = Effect.ensuring(Effect.suspend(() => session.run), close)
+          if (to.id === undefined || peer.id === to.id) {
+            outbound.session = session
+            outbound.failures = 0
+            finish(Exit.succeed(session))
+            session.take(rest)
+            return yield* run
+          }
+          // Another node behind the same address. The session is kept for what it is: a balancer that prefers whoever has the
+          // fewest connections would choose that node for ever.
+          session.take(rest)
+          Fiber.runIn(this.options.runFork(run), this.options.scope)
+        }
+        const found = this.find(to)
+        if (found !== undefined) return finish(Exit.succeed(found))
+        if (dials >= maxSharedDials || waiting.size === 0) {
+          return yield* new NodeUnreachable({
+            node,
+            outcome: "NotSent",
+            reason: `node ${to.id ?? "?"} did not answer there in ${dials} dials: others share its address`
+          })
+        }
+        yield* Effect.sleep(this.pause(Math.min(dials - 1, maxDoublings)))
+        // by another dial, to the same node or to one at the same address
+        const meanwhile = this.find(to)
+        if (meanwhile !== undefined) return finish(Exit.succeed(meanwhile))
+        if (this.isShunned(to)) {
+          return yield* new NodeUnreachable({ node, outcome: "NotSent", reason: "its lease is closed" })
+        }
+      }
     }).pipe(
-      Effect.scoped,
       Effect.catch((error) => Effect.sync(() => lost(error))),
       // whatever ended the dial, nobody waits for ever
       Effect.ensuring(
@@ -227,6 +287,60 @@ export class Peers {
         )
       )
     )
+  }
+
+  /** Milliseconds until the next dial: between half and all of a delay that doubles, so that many nodes do not come at once. */
+  private pause(doublings: number): number {
+    const { reconnectDelay, reconnectDelayMax } = this.options.settings
+    const delay = Math.min(Duration.toMillis(reconnectDelay) * 2 ** doublings, Duration.toMillis(reconnectDelayMax))
+    return delay * (0.5 + this.options.random.nextDoubleUnsafe() / 2)
+  }
+
+  /** Dials once; the connection lives in that scope. */
+  private meet(to: Destination, scope: Scope.Scope) {
+    const { settings, transport } = this.options
+    const node = endpointOf(to)
+    return Effect.gen({ self: this }, function*() {
+      const connection = yield* transport.connect(to).pipe(
+        Scope.provide(scope),
+        Effect.timeoutOrElse({
+          duration: settings.dialTimeout,
+          orElse: () => Effect.fail(new NodeUnreachable({ node, outcome: "NotSent", reason: "the dial timed out" }))
+        }),
+        Effect.tapError(({ reason }) =>
+          Effect.sync(() => {
+            if (isCertificate(reason)) this.options.publish({ _tag: "PeerRefused", peer: node, reason })
+          })
+        )
+      )
+      const proving = new Set<string>()
+      const config: Handshake.Config = {
+        ...this.config(connection, { id: to.id, incarnation: to.incarnation }),
+        stranger: (peer) => this.mayKeep(peer) ? "keep" : "pass",
+        connected: (peer) => {
+          const key = nodeKey(peer)
+          if (this.open(peer) !== undefined || this.proving.has(key)) return true
+          proving.add(key)
+          this.proving.add(key)
+          return false
+        }
+      }
+      const met = yield* this.shakeHands(connection, config, Handshake.dial(config)).pipe(
+        // where it succeeds the session is entered first
+        Effect.onError(() =>
+          Effect.sync(() => {
+            for (const key of proving) this.proving.delete(key)
+          })
+        )
+      )
+      return { ...met, connection, self: config.self }
+    })
+  }
+
+  /** A session to oneself is of no use, nor one to a node whose lease is closed. */
+  private mayKeep(peer: Handshake.Identity): boolean {
+    const self = this.options.self()
+    return peer.id !== self.id && !this.shunned.has(nodeKey(peer))
   }
 
   // ---- in ----------------------------------------------------------------------------------------------------------------
@@ -251,7 +365,7 @@ export class Peers {
     }
     return Effect.gen({ self: this }, function*() {
       const config = this.config(connection, undefined)
-      const [peer, rest] = yield* this.shakeHands(connection, config, Handshake.accept())
+      const { peer, rest } = yield* this.shakeHands(connection, config, Handshake.accept())
       known()
       const key = nodeKey(peer)
       this.accepted.get(key)?.endUnsafe("the peer has dialed anew")
@@ -273,6 +387,7 @@ export class Peers {
       nonce: entropy(Handshake.nonceBytes),
       secrets: secretsOf(settings),
       insecure: connection.loopback || settings.allowInsecure || connection.certifies !== undefined,
+      untrusted: connection.untrusted,
       peer: connection.peer,
       expected,
       admit: (peer) => {
@@ -291,15 +406,17 @@ export class Peers {
     connection: Connection,
     config: Handshake.Config,
     [first, commands]: readonly [Handshake.State, ReadonlyArray<Handshake.Command>]
-  ): Effect.Effect<readonly [Handshake.Identity, ReadonlyArray<Uint8Array>], HandshakeError> {
+  ): Effect.Effect<Met, HandshakeError> {
     const refused = (reason: string) => this.options.publish({ _tag: "PeerRefused", peer: connection.peer, reason })
     const unreachable = (reason: string) => new NodeUnreachable({ node: connection.peer, outcome: "NotSent", reason })
     const perform = (commands: ReadonlyArray<Handshake.Command>) => {
       for (const command of commands) {
         if (command._tag === "Send") connection.offer(command.frame)
-        else if (command._tag === "Established") return Exit.succeed(command.peer)
+        else if (command._tag !== "Refused") return Exit.succeed(command)
         else {
-          if (!command.byPeer) refused(describe(command.refusal))
+          // that a balancer led to another node is no refusal of that node
+          const { byPeer, refusal } = command
+          if (!byPeer && !(refusal._tag === "Elsewhere" && refusal.another === true)) refused(describe(command.refusal))
           return Exit.fail(command.refusal)
         }
       }
@@ -309,7 +426,11 @@ export class Peers {
       let state = first
       perform(commands)
       while (true) {
-        const frames = yield* connection.receive
+        const frames = yield* connection.receive.pipe(
+          Effect.mapError((error) =>
+            error.reason.startsWith(unanswered) ? error : unreachable(unanswered + error.reason)
+          )
+        )
         for (const [index, frame] of frames.entries()) {
           let next: ReturnType<typeof Handshake.step>
           try {
@@ -323,9 +444,9 @@ export class Peers {
           const done = perform(next[1])
           if (done === undefined) continue
           if (Exit.isFailure(done)) yield* connection.close
-          const peer = yield* done
+          const { _tag, peer } = yield* done
           connection.limitInbound(config.self.maxFrameBytes)
-          return [peer, frames.slice(index + 1)] as const
+          return { peer, known: _tag === "Known", rest: frames.slice(index + 1) }
         }
       }
     }).pipe(

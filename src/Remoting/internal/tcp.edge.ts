@@ -3,12 +3,13 @@
  * because sockets are callbacks; time comes in as a function.
  */
 import { Effect, Exit } from "effect"
+import { constants } from "node:crypto"
 import * as net from "node:net"
 import * as tls from "node:tls"
 import { FrameTooLarge, NodeUnreachable } from "../../Actor/errors.ts"
 import type { Connection } from "../Transport.ts"
 import { Framer, headerBytes } from "./framer.ts"
-import { certifies, type TlsMaterial } from "./tls.edge.ts"
+import { certifies, refusedCertificate, type TlsMaterial, untrusted } from "./tls.edge.ts"
 import { Malformed } from "./wire.ts"
 
 export interface SocketOptions {
@@ -45,6 +46,7 @@ class SocketConnection implements Connection {
   readonly peer: string
   readonly loopback: boolean
   readonly certifies: ((host: string) => boolean) | undefined
+  readonly untrusted: string | undefined
   private readonly socket: net.Socket
   private readonly options: SocketOptions
   private readonly framer: Framer
@@ -65,6 +67,7 @@ class SocketConnection implements Connection {
     this.peer = `${socket.remoteAddress ?? "?"}:${socket.remotePort ?? 0}`
     this.loopback = isLoopbackAddress(socket.remoteAddress)
     this.certifies = socket instanceof tls.TLSSocket ? certifies(socket) : undefined
+    this.untrusted = socket instanceof tls.TLSSocket ? untrusted(socket) : undefined
     this.framer = new Framer(options.maxFrameBytes)
     socket.setNoDelay(true)
     socket.on("data", (chunk: Buffer) => this.onBytes(chunk))
@@ -244,7 +247,11 @@ export const listen = (
       ...options.tls,
       minVersion: "TLSv1.3",
       requestCert: true,
-      rejectUnauthorized: true,
+      // A connection without a good certificate is marked `untrusted` and gets a refusal that says why, where the platform would
+      // only cut it.
+      rejectUnauthorized: false,
+      // each connection shows its certificate anew: an old session is no proof that it is still valid
+      secureOptions: constants.SSL_OP_NO_TICKET,
       handshakeTimeout: options.handshakeTimeout
     }, onSocket)
     // the sockets below TLS too, so that none outlives the server
@@ -252,7 +259,7 @@ export const listen = (
       sockets.add(socket)
       socket.on("close", () => sockets.delete(socket))
     })
-    // a peer without a good certificate: its connection ends, nothing else happens
+    // a peer that does not speak TLS: its connection ends, nothing else happens
     server.on("tlsClientError", () => {})
     server.once("error", (error: NodeJS.ErrnoException) => resume(Effect.fail({ reason: error.message })))
     server.listen(options.port, options.host, () => {
@@ -289,7 +296,11 @@ export const connect = (
     })
     const failed = (error: NodeJS.ErrnoException) =>
       resume(Effect.fail(
-        new NodeUnreachable({ node: `${to.host}:${to.port}`, outcome: "NotSent", reason: error.code ?? error.message })
+        new NodeUnreachable({
+          node: `${to.host}:${to.port}`,
+          outcome: "NotSent",
+          reason: refusedCertificate(error.code) ?? error.code ?? error.message
+        })
       ))
     socket.once("error", failed)
     socket.once(options.tls === undefined ? "connect" : "secureConnect", () => {
