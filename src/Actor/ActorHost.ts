@@ -75,7 +75,7 @@ export const make = Effect.gen(function*() {
     start: (spec, placed) => Effect.suspend(() => host.start(spec, placed)),
     stop: (name, options) => host.stop(name, options),
     find: (name) => host.cells.get(name),
-    actors: () => [...host.cells.values()].filter((cell) => cell.extras?.parent === undefined),
+    actors: () => host.cells.all().filter((cell) => cell.extras?.parent === undefined),
     load: () => host.cells.size,
     kinds: () => new Map([...host.registrations].map(([name, registration]) => [name, registration.definition])),
     kindChanges: SubscriptionRef.changes(host.kindNames),

@@ -248,9 +248,7 @@ export const make = Effect.gen(function*() {
     },
     suspend: (ref) => signal(ref, suspendTag, defaultAskTimeout),
     reinstate: (ref) => signal(ref, reinstateTag, defaultAskTimeout),
-    inspect: Effect.sync(() =>
-      [...host.cells.values()].filter((cell) => cell.extras?.parent === undefined).map(inspect)
-    ),
+    inspect: Effect.sync(() => host.cells.all().filter((cell) => cell.extras?.parent === undefined).map(inspect)),
     events: events.stream,
     members: topology.members,
     isLeader: topology.isLeader,

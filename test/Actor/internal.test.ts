@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Random, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
+import { Names } from "../../src/Actor/internal/Names.ts"
 import { Ring } from "../../src/Actor/internal/Ring.ts"
 import { Deadline, Timeouts } from "../../src/Actor/internal/Timeouts.ts"
 
@@ -21,6 +22,51 @@ describe("a ring", () => {
       }
       while (ring.size > 0) assert.strictEqual(ring.shift(), model.shift())
     }))
+  })
+})
+
+describe("names", () => {
+  it("are found, taken and freed as in a Map, and listed in the order of their arrival", () => {
+    // Few names, so that they are taken, freed and taken again, and many collide; numbers only tell entries apart.
+    const step = fc.tuple(fc.constantFrom("add", "delete", "get"), fc.nat(60))
+    fc.assert(fc.property(fc.array(step, { maxLength: 600 }), fc.string(), (steps, seed) => {
+      const names = new Names<{ readonly name: string; readonly number: number }>(seed)
+      const model = new Map<string, { readonly name: string; readonly number: number }>()
+      for (const [number, [what, which]] of steps.entries()) {
+        const name = `name-${which}`
+        const present = model.get(name)
+        if (what === "get") assert.strictEqual(names.get(name), present)
+        else if (what === "delete") {
+          names.delete({ name, number: -1 })
+          assert.strictEqual(names.get(name), present)
+          if (present !== undefined) names.delete(present)
+          model.delete(name)
+        } else {
+          const entry = { name, number }
+          assert.strictEqual(names.add(entry), present)
+          if (present === undefined) model.set(name, entry)
+        }
+        assert.strictEqual(names.size, model.size)
+      }
+      assert.deepStrictEqual(names.all(), [...model.values()])
+      for (let which = 0; which <= 60; which++) {
+        assert.strictEqual(names.get(`name-${which}`), model.get(`name-${which}`))
+      }
+    }))
+  })
+
+  it("keep to few slots however many have come and gone", () => {
+    const names = new Names<{ readonly name: string }>("")
+    const kept = Array.from({ length: 100 }, (_, index) => ({ name: `kept-${index}` }))
+    for (const entry of kept) names.add(entry)
+    for (let index = 0; index < 100_000; index++) {
+      const entry = { name: `gone-${index}` }
+      names.add(entry)
+      names.delete(entry)
+    }
+    assert.deepStrictEqual(names.all(), kept)
+    assert.isBelow((Reflect.get(names, "slots") as Int32Array).length, 2048)
+    assert.isBelow((Reflect.get(names, "entries") as Array<unknown>).length, 1024)
   })
 })
 

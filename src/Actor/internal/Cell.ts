@@ -80,7 +80,7 @@ export class Cell extends CellLife {
     if (systemMessage(this, envelope)) return
     this.host.deadLetter(this, envelope.tag, "Undecodable")
     envelope.refuse(
-      new InvalidData({ what: `${this.spec.kind}.${envelope.tag}`, reason: "the protocol has no such message" })
+      new InvalidData({ what: `${this.kind}.${envelope.tag}`, reason: "the protocol has no such message" })
     )
   }
 
@@ -88,7 +88,7 @@ export class Cell extends CellLife {
   unhandled(envelope: Envelope, exit: Exit.Failure<unknown, unknown>, worker: Worker): void {
     const cause = exit.cause
     if (!Cause.hasDies(cause) && Cause.hasFails(cause)) {
-      if (envelope instanceof Task) this.host.log("Warn", `${this.spec.kind} ${this.spec.name}: a task failed`, cause)
+      if (envelope instanceof Task) this.host.log("Warn", `${this.kind} ${this.name}: a task failed`, cause)
       return envelope.reply(exit)
     }
     const died = cause.reasons.find((reason) => reason._tag === "Die")
@@ -96,7 +96,7 @@ export class Cell extends CellLife {
     const over = this.status >= Status.Restarting || (worker.detached && !this.extras!.detached.has(worker))
     envelope.refuse(
       new HandlerFailed({
-        name: this.spec.name,
+        name: this.name,
         request: envelope.tag,
         reason: worker.late
           ? "it took longer than reentrancy allows"
@@ -168,7 +168,7 @@ export class Cell extends CellLife {
       new ContextOfCell(this)
     )
     if (!options.annotateLogs) return own as Context.Context<never>
-    const { kind, name } = this.spec
+    const { kind, name } = this
     return Context.add(
       own,
       References.CurrentLogAnnotations,

@@ -119,7 +119,7 @@ export abstract class CellLife extends CellMailbox {
   }
 
   private startFailed(cause: unknown): StartFailed {
-    return new StartFailed({ name: this.spec.name, kind: this.spec.kind, cause })
+    return new StartFailed({ name: this.name, kind: this.kind, cause })
   }
 
   // ---- failure and restart ---------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ export abstract class CellLife extends CellMailbox {
     extras.restarts = history
     this.host.log(
       directive === "stop" || directive === "escalate" ? "Error" : "Warn",
-      `${this.spec.kind} ${this.spec.name} failed: ${directive}`,
+      `${this.kind} ${this.name} failed: ${directive}`,
       cause
     )
     const siblings = supervision.strategy === "allForOne" && extras.parent !== undefined
@@ -320,7 +320,7 @@ export abstract class CellLife extends CellMailbox {
     this.context = undefined
     this.endIncarnation(scope, Exit.void, () => {
       this.status = Status.Stopped
-      extras.parent?.extras!.children!.delete(this.spec.name)
+      extras.parent?.extras!.children!.delete(this.name)
       this.host.stopped(this.cell, extras.stopReason)
       if (rest.length > 0) followOn(this.cell, rest)
       for (const watcher of extras.watchers ?? []) watcher.ended(extras.stopReason)
@@ -339,7 +339,7 @@ export abstract class CellLife extends CellMailbox {
     const moves = extras.stopReason === "Withdrawn" && extras.parent === undefined
     const rest: Array<Envelope> = []
     // An error with its stack is dear, and most mailboxes are empty by now.
-    const stopped = this.depth === 0 ? undefined : new ActorStopped({ name: this.spec.name })
+    const stopped = this.depth === 0 ? undefined : new ActorStopped({ name: this.name })
     for (let envelope = this.poll(); envelope !== undefined; envelope = this.poll()) {
       if (envelope instanceof Task) continue
       if (moves && !(envelope instanceof Asked)) {
@@ -405,7 +405,7 @@ export abstract class CellLife extends CellMailbox {
     this.host.runFork(Scope.close(scope, exit)).addObserver((closed) => {
       extras.closing = false
       if (closed._tag === "Failure") {
-        this.host.log("Error", `a finalizer of ${this.spec.kind} ${this.spec.name} failed`, closed.cause)
+        this.host.log("Error", `a finalizer of ${this.kind} ${this.name} failed`, closed.cause)
       }
       then()
     })

@@ -31,6 +31,7 @@ export const Accepted = {
 export type Accepted = typeof Accepted[keyof typeof Accepted]
 
 export abstract class CellMailbox implements HostedActor {
+  readonly name: string
   readonly spec: SpawnSpec
   readonly registration: Registration
   readonly placement: number
@@ -43,6 +44,7 @@ export abstract class CellMailbox implements HostedActor {
 
   constructor(registration: Registration, spec: SpawnSpec, placement: number, epoch: number) {
     this.registration = registration
+    this.name = spec.name
     this.spec = spec
     this.placement = placement
     this.epoch = epoch
@@ -55,8 +57,12 @@ export abstract class CellMailbox implements HostedActor {
 
   /** Made on demand: most actors are never asked for it. */
   get address(): ActorAddress {
-    const { kind, name } = this.spec
+    const { kind, name } = this
     return { kind, name, node: this.host.node, placement: this.placement, epoch: this.epoch }
+  }
+
+  get kind(): string {
+    return this.registration.definition.name
   }
 
   get host(): Host {
@@ -144,7 +150,7 @@ export abstract class CellMailbox implements HostedActor {
   }
 
   full(): MailboxFull {
-    return new MailboxFull({ name: this.spec.name, capacity: this.registration.options.mailbox!.capacity })
+    return new MailboxFull({ name: this.name, capacity: this.registration.options.mailbox!.capacity })
   }
 
   /** A sender that waits until its message is in, or the actor has ended. */

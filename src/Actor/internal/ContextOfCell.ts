@@ -27,25 +27,25 @@ export class ContextOfCell implements Api {
   }
 
   get name() {
-    return this.cell.spec.name
+    return this.cell.name
   }
   get kind() {
-    return this.cell.spec.kind
+    return this.cell.kind
   }
   get address() {
     return this.cell.address
   }
   get self(): ActorRef {
-    const { host, registration, spec } = this.cell
-    return host.refs!.ref(registration.definition, spec.name, this.cell.address)
+    const { host, name, registration } = this.cell
+    return host.refs!.ref(registration.definition, name, this.cell.address)
   }
   get stop(): Effect.Effect<void> {
     return Effect.sync(() => this.cell.stop("Stopped"))
   }
   propsOf(kind: string): Effect.Effect<unknown> {
     return Effect.suspend(() => {
-      if (kind !== this.cell.spec.kind) {
-        return Effect.die(new Error(`props of ${kind} were read inside an actor of kind ${this.cell.spec.kind}`))
+      if (kind !== this.cell.kind) {
+        return Effect.die(new Error(`props of ${kind} were read inside an actor of kind ${this.cell.kind}`))
       }
       // The host decoded the same value before it made the cell.
       const props = propsCodec(this.cell.registration.definition).decode(this.cell.spec.props)
@@ -81,7 +81,7 @@ export class ContextOfCell implements Api {
   }
 
   private refTo(cell: Cell): ActorRef {
-    return cell.host.refs!.ref(cell.registration.definition, cell.spec.name, cell.address)
+    return cell.host.refs!.ref(cell.registration.definition, cell.name, cell.address)
   }
 
   // ---- watching --------------------------------------------------------------------------------------------------------

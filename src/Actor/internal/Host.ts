@@ -14,6 +14,7 @@ import type { Supervision } from "../Supervision.ts"
 import type { DeadLetterReason, StopReason, SystemEvent, SystemEvents } from "../SystemEvents.ts"
 import { Cell } from "./Cell.ts"
 import { propsCodec } from "./codecs.ts"
+import { Names } from "./Names.ts"
 import type { Envelope } from "./Envelope.ts"
 import type { Passivation } from "./Idleness.ts"
 import { report } from "./report.ts"
@@ -105,7 +106,7 @@ export class Host {
   readonly queue: RunQueue
   readonly timeouts: Timeouts
   readonly runFork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
-  readonly cells = new Map<string, Cell>()
+  readonly cells: Names<Cell>
   readonly registrations = new Map<string, Registration>()
   readonly kindNames: SubscriptionRef.SubscriptionRef<ReadonlyArray<string>>
   readonly listeners = new Set<Queue.Queue<Termination>>()
@@ -127,6 +128,7 @@ export class Host {
     readonly events: SystemEvents["Service"]
   }) {
     this.node = options.node
+    this.cells = new Names<Cell>(options.node.incarnation)
     this.timeouts = new Timeouts(options.clock, options.context)
     this.queue = new RunQueue(options.context, () => this.timeouts.now(), () => this.flush())
     this.runFork = Effect.runForkWith(options.context)
@@ -158,7 +160,7 @@ export class Host {
       () =>
         Effect.suspend(() => {
           this.registrations.delete(name)
-          const cells = [...this.cells.values()].filter((cell) => cell.registration === registration)
+          const cells = this.cells.all().filter((cell) => cell.registration === registration)
           return Effect.andThen(changed, this.stopAll(cells, "Withdrawn", { now: true }))
         })
     )
@@ -175,7 +177,7 @@ export class Host {
     if (present !== undefined) {
       if (present.spec.id === spec.id) return this.joinStart(present)
       if (placed === undefined || placed.placement <= present.placement) {
-        return Effect.fail(new NameTaken({ name: spec.name, kind: present.spec.kind }))
+        return Effect.fail(new NameTaken({ name: spec.name, kind: present.kind }))
       }
       return Effect.andThen(
         this.stopAll([present], "Replaced", { now: true }),
@@ -189,7 +191,7 @@ export class Host {
       return Effect.fail(new InvalidData({ what: `props of ${spec.kind}`, reason: String(Cause.squash(props.cause)) }))
     }
     const cell = new Cell(registration, spec, placed?.placement ?? ++this.placements, placed?.epoch ?? 0)
-    this.cells.set(spec.name, cell)
+    this.cells.add(cell)
     this.latest = cell
     cell.start()
     return this.joinStart(cell)
@@ -198,11 +200,11 @@ export class Host {
   /** Starts an actor that belongs to another: no directory knows it, and it ends with its parent. */
   spawnChild(parent: Cell, kind: KindDefinition, name: string, props: unknown): Effect.Effect<Cell, StartError> {
     return Effect.suspend((): Effect.Effect<Cell, StartError> => {
-      const fullName = `${parent.spec.name}/${name}`
+      const fullName = `${parent.name}/${name}`
       const registration = this.registrations.get(kind.name)
       if (registration === undefined) return Effect.fail(new KindNotRegistered({ kind: kind.name }))
       const present = this.cells.get(fullName)
-      if (present !== undefined) return Effect.fail(new NameTaken({ name: fullName, kind: present.spec.kind }))
+      if (present !== undefined) return Effect.fail(new NameTaken({ name: fullName, kind: present.kind }))
       const encoded = propsCodec(kind).encode(props)
       if (encoded._tag === "Failure") {
         return Effect.fail(
@@ -223,7 +225,7 @@ export class Host {
       const cell = new Cell(registration, spec, parent.placement, parent.epoch)
       cell.more.parent = parent
       ;(parent.more.children ??= new Map()).set(fullName, cell)
-      this.cells.set(fullName, cell)
+      this.cells.add(cell)
       cell.start()
       return Effect.as(this.joinStart(cell), cell)
     })
@@ -267,8 +269,8 @@ export class Host {
   cellAt(address: ActorAddress): Cell | undefined {
     if (!sameNode(address.node, this.node)) return undefined
     // A reference is mostly made for what has just been started, and a look at a big map is a miss of the cache.
-    const cell = this.latest?.spec.name === address.name ? this.latest : this.cells.get(address.name)
-    return cell !== undefined && cell.spec.kind === address.kind && cell.placement >= address.placement
+    const cell = this.latest?.name === address.name ? this.latest : this.cells.get(address.name)
+    return cell !== undefined && cell.kind === address.kind && cell.placement >= address.placement
       ? cell
       : undefined
   }
@@ -278,7 +280,7 @@ export class Host {
     this.closing = true
     for (const fiber of this.followers) fiber.interruptUnsafe()
     return Effect.ensuring(
-      this.stopAll([...this.cells.values()], "Withdrawn", { now: true }),
+      this.stopAll(this.cells.all(), "Withdrawn", { now: true }),
       Effect.sync(() => this.timeouts.close())
     )
   })
@@ -351,7 +353,7 @@ export class Host {
 
   stopped(cell: Cell, reason: StopReason): void {
     if (this.latest === cell) this.latest = undefined
-    if (this.cells.get(cell.spec.name) === cell) this.cells.delete(cell.spec.name)
+    this.cells.delete(cell)
     // One that never started is no actor that ended: its starter knows.
     if (cell.failure !== undefined) return
     cell.registration.counts.stopped++
@@ -365,7 +367,7 @@ export class Host {
   deadLetter(cell: Cell, message: string, reason: DeadLetterReason): void {
     cell.registration.counts.deadLetters++
     this.counted(cell.registration)
-    this.publish(() => ({ _tag: "DeadLetter", to: cell.spec.name, kind: cell.spec.kind, message, reason }))
+    this.publish(() => ({ _tag: "DeadLetter", to: cell.name, kind: cell.kind, message, reason }))
   }
 
   log(level: "Debug" | "Warn" | "Error", message: string, cause: Cause.Cause<unknown>): void {

@@ -16,10 +16,10 @@ const patience = Schedule.min([Schedule.exponential("50 millis"), Schedule.space
 const gone = "gone"
 
 export const followOn = (cell: Cell, rest: ReadonlyArray<Envelope>): void => {
-  const { host, registration, spec } = cell
+  const { host, name, registration } = cell
   const { refs } = host
   if (refs === undefined) return
-  const ref = refs.ref(registration.definition, spec.name, cell.address)
+  const ref = refs.ref(registration.definition, name, cell.address)
   let given = 0
   const send = ({ payload, span, tag }: Envelope) => {
     const trace = span === undefined ? undefined : { traceId: span.traceId, spanId: span.spanId, sampled: span.sampled }

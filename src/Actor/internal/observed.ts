@@ -9,7 +9,7 @@ type Handler = HandlerTable[string]
 
 /** A span for each message, the child of its sender's where that has one. */
 const traced = (cell: Cell, tag: string, handler: Handler): Handler => {
-  const { kind, name } = cell.spec
+  const { kind, name } = cell
   return (payload) => {
     // The worker sets the message before it calls the handler.
     const parent = cell.worker?.current?.span
@@ -23,7 +23,7 @@ const traced = (cell: Cell, tag: string, handler: Handler): Handler => {
 
 const measured = (cell: Cell, handler: Handler): Handler => {
   const { host, registration: { context } } = cell
-  const timer = Metric.withAttributes(ActorMetrics.handlingTime, { kind: cell.spec.kind })
+  const timer = Metric.withAttributes(ActorMetrics.handlingTime, { kind: cell.kind })
   return (payload) => {
     const begun = host.timeouts.now()
     return Effect.onExit(
@@ -38,7 +38,7 @@ const validated = (cell: Cell, tag: string, handler: Handler): Handler => {
   const message = cell.registration.definition.messages.get(tag)
   if (message === undefined) return handler
   const fits = Schema.is(message.payload as Schema.Schema<unknown>)
-  const what = `${cell.spec.kind}.${tag}`
+  const what = `${cell.kind}.${tag}`
   return (payload) =>
     fits(payload)
       ? handler(payload)

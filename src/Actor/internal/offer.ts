@@ -31,7 +31,7 @@ export const offerAsk = (cell: Cell, envelope: Envelope): void => {
   const accepted = cell.accept(envelope)
   if (accepted === Accepted.Yes) return
   if (accepted === Accepted.Full) return envelope.refuse(cell.full())
-  const refuse = () => envelope.refuse(new ActorStopped({ name: cell.spec.name }))
+  const refuse = () => envelope.refuse(new ActorStopped({ name: cell.name }))
   if (accepted === Accepted.Stopped) return refuse()
   cell.waitForRoom(envelope, (ended) => {
     if (ended) refuse()

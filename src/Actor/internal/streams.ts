@@ -92,7 +92,7 @@ export const streamHandlers = (cell: Cell, handlers: HandlerTable, tags: Readonl
   const ended = (tag: string) =>
     Effect.die(
       new Forwarded(
-        new HandlerFailed({ name: cell.spec.name, request: tag, reason: "the stream ended with its actor's behaviour" })
+        new HandlerFailed({ name: cell.name, request: tag, reason: "the stream ended with its actor's behaviour" })
       )
     )
 
