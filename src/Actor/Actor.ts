@@ -15,7 +15,7 @@ import { fingerprint } from "./internal/fingerprint.ts"
 import type { CellOptions } from "./internal/Host.ts"
 import { RecentlyUsed } from "./internal/Idleness.ts"
 import { Ring } from "./internal/Ring.ts"
-import { streamDefinitions } from "./internal/streams.ts"
+import { closeTag, pullTag, streamDefinitions } from "./internal/streams.ts"
 import { systemDefinitions } from "./internal/systemMessages.ts"
 import { type KindDefinition, messageOf } from "./Kind.ts"
 import { type MailboxOptions, type MessageQueue, priorityQueue } from "./Mailbox.ts"
@@ -114,13 +114,14 @@ export interface Kind<in out Rpcs extends Rpc.Any, in out Props extends Schema.S
   ) => Layer.Layer<never, never, ActorSystem | Exclude<R | HandlerServices<H>, ActorContext | Scope.Scope>>
 }
 
-const mailboxOf = (options: MailboxOptions | undefined): CellOptions["mailbox"] => {
+const mailboxOf = (options: MailboxOptions | undefined, streams: ReadonlyArray<string>): CellOptions["mailbox"] => {
   if (options === undefined) return undefined
   const { priority, queue } = options
   return {
-    capacity: options.capacity ?? Infinity,
+    capacity: Math.max(1, options.capacity ?? Infinity),
     overflow: options.overflow ?? "fail",
-    control: new Set(options.control),
+    // A stream that was let in goes on, however full the mailbox is.
+    control: new Set([...options.control ?? [], ...streams.flatMap((tag) => [pullTag(tag), closeTag(tag)])]),
     makeQueue: queue !== undefined
       ? queue as unknown as () => MessageQueue<Envelope>
       : priority !== undefined
@@ -139,7 +140,7 @@ const cellOptions = (options: BehaviorOptions, streams: ReadonlyArray<string>): 
     startDelay: (attempt) => 100 * 2 ** (attempt - 1),
     stopGrace: Duration.toMillis(options.stopGrace ?? "5 seconds"),
     supervision: Supervision.make(options.supervision),
-    mailbox: mailboxOf(options.mailbox),
+    mailbox: mailboxOf(options.mailbox, streams),
     stashCapacity: options.stash ?? 1000,
     reentrancy: reentrancy === undefined ? undefined : {
       applies: applies ?? ((tag) => named.has(tag)),

@@ -3,11 +3,11 @@
  * which ring it runs; `Placement`, `Delivery` and `Topology` do.
  */
 import { Cause, Context, Duration, Effect, Layer } from "effect"
-import type { Option, Schema, Scope, Stream } from "effect"
+import type { Fiber, Option, Schema, Scope, Stream } from "effect"
 import type { Rpc } from "effect/rpc"
 import type { Kind } from "./Actor.ts"
 import { ActorHost } from "./ActorHost.ts"
-import { type ActorRef, defaultAskTimeout } from "./ActorRef.ts"
+import { type ActorRef, type AskOptions, defaultAskTimeout } from "./ActorRef.ts"
 import type { Member, NodeAddress } from "./Address.ts"
 import { Delivery } from "./Delivery.ts"
 import {
@@ -20,10 +20,10 @@ import {
 } from "./errors.ts"
 import { propsCodec } from "./internal/codecs.ts"
 import { type Behavior, hostOf } from "./internal/Host.ts"
-import type { Cell } from "./internal/Cell.ts"
+import { inspect } from "./internal/inspect.ts"
 import { type Ref, RefRuntime } from "./internal/RefRuntime.ts"
-import { statusNames } from "./internal/Status.ts"
-import { barrierTag, reinstateTag, suspendTag } from "./internal/systemMessages.ts"
+import { barrierTag, endTag, inspectTag, reinstateTag, restartTag, suspendTag } from "./internal/systemMessages.ts"
+import type { Inspected as Look } from "./Inspected.ts"
 import { Node } from "./Node.ts"
 import { type DataCenterSelector, Placement, type SpawnSpec, type Strategy, type Target } from "./Placement.ts"
 import * as Router from "./Router.ts"
@@ -39,7 +39,12 @@ export type PropsOption<Props extends Schema.Struct.Fields> = {} extends Schema.
 export type OptionsArgument<Options> = {} extends Options ? [options?: Options] : [options: Options]
 
 export interface SpawnBase {
-  /** the id of this spawn: a repetition with the same id returns the same actor; default: a fresh one for each call */
+  /**
+   * The id of this spawn: a repetition with the same id, by whomever, returns the same actor instead of `NameTaken`. By default each
+   * run of the effect has a fresh one, but for a run after one that failed or was interrupted: that repeats the same spawn. So
+   * `Effect.retry(system.spawnOn(...))` never meets its own name after an unknown outcome; a program that calls `spawnOn` anew
+   * for each attempt (in a loop, after a crash of its own) gives an id that it can remember.
+   */
   readonly id?: string | undefined
   /** default true: the actor is started on another member when its member departs */
   readonly relocatable?: boolean | undefined
@@ -56,35 +61,8 @@ export interface SpawnOnBase extends SpawnBase {
   readonly strategy?: Strategy | undefined
 }
 
-/** What can be seen of an actor from outside. */
-export interface Inspected {
-  readonly name: string
-  readonly kind: string
-  readonly status: typeof statusNames[number]
-  /** messages that wait */
-  readonly waiting: number
-  readonly stashed: number
-  /** messages that are handled beside the mailbox */
-  readonly detached: number
-  readonly restarts: number
-  readonly timers: ReadonlyArray<string>
-  readonly children: ReadonlyArray<Inspected>
-}
-
-const inspect = (cell: Cell): Inspected => {
-  const { extras } = cell
-  return {
-    name: cell.spec.name,
-    kind: cell.spec.kind,
-    status: statusNames[cell.status],
-    waiting: cell.depth,
-    stashed: extras?.stash?.size ?? 0,
-    detached: extras?.detached.size ?? 0,
-    restarts: extras?.restartCount ?? 0,
-    timers: [...extras?.timers?.keys() ?? []],
-    children: [...extras?.children?.values() ?? []].map(inspect)
-  }
-}
+/** What can be seen of an actor from outside; its schema is `Inspected.Inspected`. */
+export type Inspected = Look
 
 export class ActorSystem extends Context.Service<ActorSystem, {
   /** the name of the system, and this node */
@@ -126,20 +104,34 @@ export class ActorSystem extends Context.Service<ActorSystem, {
     options?: { readonly dataCenter?: string | undefined }
   ) => Effect.Effect<boolean, Exclude<LookupError, { readonly _tag: "ActorNotFound" | "KindMismatch" }>>
   /**
-   * Stops the actor where the reference last found it: the message in hand is finished, the rest become dead letters, and its
-   * finalizers have run when this returns. With `drain` what waits now is handled first, for at most that long; with `now` the
-   * message in hand is interrupted at once (on this node; elsewhere it has its kind's grace). Idempotent.
+   * Stops the actor, on whatever node or in whatever datacenter the reference last found it: the message in hand is finished within
+   * its kind's `stopGrace`, the rest become dead letters, and its children's and its own finalizers have run and its name is free
+   * when this returns. With `drain` what waits now is handled first, for at most that long; with `now` the message in hand is
+   * interrupted at once, and those of its children (from another node as soon as word of it comes; should that be lost, after the
+   * grace). Idempotent: no such actor is success. A later life of the name, in another place, is left alone.
    */
   readonly stop: (ref: ActorRef, options?: {
+    /** what waits is handled first; default: nothing is. `AskTimeout` and its like are no failure here: then it stops with the rest */
     readonly drain?: Duration.Input | undefined
     readonly now?: boolean | undefined
   }) => Effect.Effect<void, StopError>
+  /**
+   * Closes the actor's behaviour and builds it anew, once the messages before this are handled; same props, name, mailbox and stash.
+   * Children stop. Uses nothing of the supervision's budget, waits for no backoff, and reinstates one that is suspended. Succeeds
+   * when it has begun; building that fails is a failure like any other. Not idempotent: asked twice, it restarts twice.
+   */
+  readonly restart: (ref: ActorRef) => Effect.Effect<void, AskError>
   /** Makes the actor keep its mailbox and handle nothing, once the messages before this are handled. Idempotent. */
   readonly suspend: (ref: ActorRef) => Effect.Effect<void, AskError>
   /** Lets a suspended actor go on with the state it has, or with a new behaviour where it has none. Idempotent. */
   readonly reinstate: (ref: ActorRef) => Effect.Effect<void, AskError>
   /** the actors of this node and their state of life, children beneath their parents */
   readonly inspect: Effect.Effect<ReadonlyArray<Inspected>>
+  /**
+   * One actor's state of life and its children's, wherever it runs. It does not wait for the messages before: it answers for one that
+   * is stuck or suspended, too. `timeout` defaults to 5 seconds. `ActorStopped` where the actor is nowhere.
+   */
+  readonly inspectActor: (ref: ActorRef, options?: AskOptions) => Effect.Effect<Inspected, AskError>
   /** what happens on this node, from the moment of subscription on; a slow subscriber loses the oldest */
   readonly events: Stream.Stream<SystemEvent>
   readonly members: Effect.Effect<ReadonlyArray<Member>>
@@ -170,13 +162,36 @@ const targetOf = ({ dataCenter, on, role }: SpawnOnBase, strategy: Strategy): Ta
     ...(dataCenter === undefined ? undefined : { dataCenter })
   }
 
+/** A run of a spawn's effect that has not succeeded: its actor may have been started all the same. */
+interface Run {
+  id: string | undefined
+  fiber: Fiber.Fiber<unknown, unknown>
+}
+
+/**
+ * The run that this one repeats, else a new one. No two at a time share an id, because of two that race for a name one is to
+ * lose: a run repeats one of its own fiber, or of a fiber that has ended.
+ */
+const runOf = (runs: Array<Run>, fiber: Fiber.Fiber<unknown, unknown>): Run => {
+  for (const run of runs) {
+    if (run.fiber === fiber || run.fiber.pollUnsafe() !== undefined) {
+      run.fiber = fiber
+      return run
+    }
+  }
+  const run: Run = { id: undefined, fiber }
+  runs.push(run)
+  return run
+}
+
 export const make = Effect.gen(function*() {
   const node = yield* Node
   const placement = yield* Placement
   const topology = yield* Topology
   const events = yield* SystemEvents
   const host = hostOf(yield* ActorHost)
-  const refs = host.refs = new RefRuntime(host, placement, yield* Delivery)
+  const delivery = yield* Delivery
+  const refs = host.refs = new RefRuntime(host, placement, delivery)
   const prefix = `${node.address.incarnation}-`
   let spawns = 0
 
@@ -185,8 +200,9 @@ export const make = Effect.gen(function*() {
     name: string,
     options: SpawnOnBase & { readonly props?: unknown },
     strategy: Strategy
-  ): Effect.Effect<ActorRef<Rpcs>, SpawnError> =>
-    Effect.suspend((): Effect.Effect<ActorRef<Rpcs>, SpawnError> => {
+  ): Effect.Effect<ActorRef<Rpcs>, SpawnError> => {
+    const runs: Array<Run> = []
+    return Effect.withFiber((fiber): Effect.Effect<ActorRef<Rpcs>, SpawnError> => {
       const definition = kind.definition
       const props = propsCodec(definition).encode(options.props ?? {})
       if (props._tag === "Failure") {
@@ -195,22 +211,40 @@ export const make = Effect.gen(function*() {
         )
       }
       const { dataCenter, role } = options
-      const id = options.id ?? `${prefix}${++spawns}`
+      const run = runOf(runs, fiber)
+      const id = options.id ?? (run.id ??= `${prefix}${++spawns}`)
       const relocatable = options.relocatable ?? true
       const spec: SpawnSpec = role === undefined
         ? { id, kind: definition.name, name, props: props.value, relocatable }
         : { id, kind: definition.name, name, props: props.value, relocatable, role }
-      return Effect.map(placement.spawn(spec, targetOf(options, strategy)), (address) =>
-        refs.ref(
+      return Effect.map(placement.spawn(spec, targetOf(options, strategy)), (address) => {
+        runs.splice(runs.indexOf(run), 1)
+        return refs.ref(
           definition,
           name,
           address,
           dataCenter === undefined ? undefined : address.node.dataCenter
-        ) as unknown as ActorRef<Rpcs>)
+        ) as unknown as ActorRef<Rpcs>
+      })
     })
+  }
 
   const signal = (ref: ActorRef, tag: string, timeout: number) =>
     refs.signal(ref as Ref, tag, timeout) as Effect.Effect<void, AskError>
+
+  const stopNow = (ref: Ref, now: boolean): Effect.Effect<void, StopError> =>
+    Effect.suspend(() => {
+      const { cell } = ref
+      // A child is in no directory; it is where its parent is.
+      if (cell?.extras?.parent !== undefined) return host.stopAll([cell], "Stopped", { now })
+      if (!now) return placement.stop(ref.address)
+      if (cell !== undefined) cell.stop("Stopped", { now: true })
+      const word = { kind: ref.kind, tag: endTag, payload: { placement: ref.address.placement } }
+      return Effect.andThen(
+        cell === undefined ? Effect.ignore(delivery.tell(ref.address, word)) : Effect.void,
+        placement.stop(ref.address)
+      )
+    })
 
   return ActorSystem.of({
     name: node.system,
@@ -222,7 +256,7 @@ export const make = Effect.gen(function*() {
         name,
         size: options.size,
         strategy: options.strategy,
-        tags: kind.definition.messages.keys(),
+        kind: kind.definition,
         spawn: (routee) => place(kind, routee, { ...options, strategy: undefined }, options.placement ?? "local"),
         stop: (ref) => placement.stop(ref.address)
       }),
@@ -236,19 +270,27 @@ export const make = Effect.gen(function*() {
         Effect.as(true),
         Effect.catchTag(["ActorNotFound", "KindMismatch"], () => Effect.succeed(false))
       ),
-    stop: (ref, options = {}) => {
-      const stop = Effect.suspend(() => {
-        if (options.now === true) (ref as Ref).cell?.stop("Stopped", { now: true })
-        return placement.stop(ref.address)
-      })
-      return options.drain === undefined
-        ? stop
+    stop: (ref, options = {}) =>
+      options.drain === undefined
+        ? stopNow(ref as Ref, options.now === true)
         // Whether or not all of it was handled in time, it stops.
-        : Effect.andThen(Effect.ignore(signal(ref, barrierTag, Duration.toMillis(options.drain))), stop)
-    },
+        : Effect.andThen(
+          Effect.ignore(signal(ref, barrierTag, Duration.toMillis(options.drain))),
+          stopNow(ref as Ref, options.now === true)
+        ),
+    restart: (ref) => signal(ref, restartTag, defaultAskTimeout),
     suspend: (ref) => signal(ref, suspendTag, defaultAskTimeout),
     reinstate: (ref) => signal(ref, reinstateTag, defaultAskTimeout),
     inspect: Effect.sync(() => host.cells.all().filter((cell) => cell.extras?.parent === undefined).map(inspect)),
+    inspectActor: (ref, options = {}) =>
+      Effect.suspend(() => {
+        const { cell } = ref as Ref
+        return cell !== undefined && cell.accepts ? Effect.succeed(inspect(cell)) : refs.ask(
+          ref as Ref,
+          { kind: ref.kind, tag: inspectTag, payload: undefined },
+          Duration.toMillis(options.timeout ?? defaultAskTimeout)
+        ) as Effect.Effect<Inspected, AskError>
+      }),
     events: events.stream,
     members: topology.members,
     isLeader: topology.isLeader,

@@ -12,6 +12,7 @@ import { ActorStopped, type AskError, type TellError } from "./errors.ts"
 import { Asked, Told } from "./internal/Envelope.ts"
 import { handleNow, offer, offerAsk } from "./internal/offer.ts"
 import { hostOf } from "./internal/Host.ts"
+import { isSystemTag, urgentMessage } from "./internal/systemMessages.ts"
 import type { KindDefinition } from "./Kind.ts"
 
 /** What of a span travels. */
@@ -70,9 +71,9 @@ export const makeLocal = Effect.map(ActorHost, (service) => {
   const gone = (to: ActorAddress) => Exit.fail(new ActorStopped({ name: to.name }))
   const tell = (to: ActorAddress, message: Message): Effect.Effect<void, TellError> => {
     const cell = host.cellAt(to)
-    return cell === undefined
-      ? gone(to)
-      : offer(cell, new Told(message.tag, message.payload, spanOf(message.trace)), () => gone(to))
+    if (cell === undefined) return gone(to)
+    const told = new Told(message.tag, message.payload, spanOf(message.trace))
+    return isSystemTag(message.tag) && urgentMessage(cell, told) ? Exit.void : offer(cell, told, () => gone(to))
   }
   const ask = (
     to: ActorAddress,
@@ -81,7 +82,7 @@ export const makeLocal = Effect.map(ActorHost, (service) => {
     resume: (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
   ): void => {
     const cell = host.cellAt(to)
-    if (cell === undefined || !cell.accepts) return resume(gone(to))
+    if (cell === undefined) return resume(gone(to))
     const asked = new Asked(
       to.name,
       message.tag,
@@ -90,6 +91,8 @@ export const makeLocal = Effect.map(ActorHost, (service) => {
       host.timeouts,
       (exit) => Exit.succeed(exit)
     )
+    if (isSystemTag(message.tag) && urgentMessage(cell, asked)) return asked.wait(resume)
+    if (!cell.accepts) return resume(gone(to))
     asked.span = spanOf(message.trace)
     if (handleNow(cell, asked)) return asked.wait(resume)
     asked.wait(resume)

@@ -101,7 +101,7 @@ export const make = Effect.gen(function*() {
 
   return Jobs.of({
     once: (id, delay, work) => add(id, "once", () => Duration.toMillis(delay), work),
-    every: (id, interval, work) => add(id, "interval", () => Duration.toMillis(interval), work),
+    every: (id, interval, work) => add(id, "interval", () => Math.max(1, Duration.toMillis(interval)), work),
     cron: (id, expression, work, options) =>
       Effect.suspend(() => {
         const cron = Cron.parse(expression, options?.timeZone ?? "UTC")

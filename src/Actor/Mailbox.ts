@@ -1,8 +1,9 @@
 /**
  * Where an actor's messages wait: how many may, what happens to one too many, and in which order they are handled.
  *
- * The runtime's own messages (timers, `Terminated`, what `pipeTo` brings) and those named `control` wait in a lane of their own
- * that overtakes all others and is never full.
+ * The runtime's own messages (timers, `Terminated`, what `pipeTo` brings, the next chunk of a streaming reply) and those named
+ * `control` wait in a lane of their own that overtakes all others and is never full. What `ActorSystem` asks of an actor in its turn
+ * (`suspend`, `restart`, `stop` with `drain`) waits for as many messages as are there when it comes, and takes no room.
  */
 
 /** A waiting message, as order and custom queues see it. */
@@ -19,22 +20,30 @@ export interface Waiting {
  */
 export type Overflow = "fail" | "dropNewest" | "dropOldest" | "backpressure"
 
-/** A queue of one's own. The runtime calls it from one actor at a time and never while it is empty, but for `push`. */
+/**
+ * A queue of one's own. The runtime calls it from one actor at a time and never while it is empty, but for `push`. It decides
+ * about order alone: each message that it was given it must give back, once, or nobody learns what became of it.
+ */
 export interface MessageQueue<A extends Waiting = Waiting> {
+  /** messages that wait; a getter, read often, so it should be cheap */
   readonly size: number
+  /** Takes a message. Where it throws, the message becomes a dead letter and its asker gets `InvalidData`. */
   readonly push: (message: A) => void
-  /** the next message; `size > 0` */
+  /** Takes the next message out; `size > 0`. Must not throw. */
   readonly shift: () => A
-  /** which one goes for `dropOldest`; default: the next one */
+  /** Takes out the one that goes for `dropOldest`; default: the next one. Must not throw. */
   readonly drop?: () => A
 }
 
 export interface MailboxOptions<Tag extends string = string> {
-  /** messages that may wait; default: no limit */
+  /** messages that may wait, at least 1, those of the control lane not counted; default: no limit */
   readonly capacity?: number | undefined
   /** what happens to one too many; default `fail` */
   readonly overflow?: Overflow | undefined
-  /** urgency of a message: higher goes first, equal ones in order of arrival; must not throw */
+  /**
+   * Urgency of a message: higher goes first, equal ones in order of arrival; NaN counts as 0. Asked once a message. Where it throws,
+   * the message becomes a dead letter and its asker gets `InvalidData`.
+   */
   readonly priority?: ((message: Waiting) => number) | undefined
   /** messages that overtake all others, in their own order */
   readonly control?: ReadonlyArray<Tag> | undefined
@@ -94,7 +103,8 @@ export const priorityQueue = <A extends Waiting>(urgencyOf: (message: A) => numb
       return heap.length
     },
     push: (message) => {
-      heap.push({ message, urgency: urgencyOf(message), arrival: arrivals++ })
+      const urgency = urgencyOf(message)
+      heap.push({ message, urgency: Number.isNaN(urgency) ? 0 : urgency, arrival: arrivals++ })
       up(heap.length - 1)
     },
     shift: () => removeAt(0),

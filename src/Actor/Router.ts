@@ -1,25 +1,36 @@
 /**
  * Many actors behind one reference. A pool spawns its own routees and can be resized; a group routes to actors that exist. The
- * router is no actor: a message goes straight from its sender to the routee that the strategy chooses.
+ * router is no actor: it is a value of this node, and a message goes straight from its sender to the routee that the strategy
+ * chooses. So two senders that share a router share its turns, and two nodes that route to the same actors do not.
  *
- * A routee that has stopped for good is left out from then on, and the message goes to another.
+ * A routee that has stopped for good (`ActorStopped`) is left out from then on, and the message goes to another; with none left
+ * a call fails `ActorStopped` with the router's name. No other failure is repeated: it may have been handled. A pool's routees are
+ * ordinary actors: they are supervised by their kind, relocate by themselves, and live on when the program forgets the router.
  */
-import { Duration, Effect, Fiber, Random } from "effect"
+import { Duration, Effect, Fiber, Random, Semaphore, Stream } from "effect"
 import type { Rpc } from "effect/rpc"
 import type { ActorRef, Ask, AskOptions, Tell } from "./ActorRef.ts"
 import { ActorStopped, type SpawnError, type StopError } from "./errors.ts"
 import { hashRing } from "./internal/hashRing.ts"
 import type { Ref } from "./internal/RefRuntime.ts"
+import { ownMessages } from "./internal/streams.ts"
+import type { KindDefinition } from "./Kind.ts"
 import type { Waiting } from "./Mailbox.ts"
 
 /**
  * - `roundRobin`: each in turn
- * - `random`
- * - `leastMailbox`: of two random ones the one with fewer messages waiting
+ * - `random`: any, all as likely
+ * - `leastMailbox`: of two random ones the one with fewer messages waiting; of actors on other nodes that is not known and counts
+ *   as none
  * - `consistentHash`: the same key goes to the same routee, and few keys move when routees come or go
- * - `broadcast`: a tell goes to all; an ask goes to all, and the first success is the reply
+ * - `broadcast`: a tell goes to all, also past one that fails, and then fails as the first of those did; an ask goes to all, and the
+ *   first success is the reply
  * - `scatterGatherFirst`: as broadcast, but a tell goes to one in turn
- * - `tailChopping`: an ask goes to one, after each `interval` to one more; the first success is the reply
+ * - `tailChopping`: an ask goes to one in turn, after each `interval` to one more; the first success is the reply. A tell goes to one
+ *
+ * Where an ask goes to several, the others' replies are not waited for, but they handle the message all the same; it fails as the
+ * last of them when all have failed. A message with streaming replies goes where an ask would go: of several, the first to send
+ * something is listened to and the others are ended; another routee takes over only before the first reply.
  */
 export type Strategy =
   | "roundRobin"
@@ -38,12 +49,15 @@ export interface Router<in Rpcs extends Rpc.Any> {
   readonly name: string
   readonly tell: Tell<Rpcs>
   readonly ask: Ask<Rpcs>
-  /** those that messages go to now */
+  /** those that messages go to now, in the order of their turns */
   readonly routees: Effect.Effect<ReadonlyArray<ActorRef>>
 }
 
 export interface Pool<in Rpcs extends Rpc.Any> extends Router<Rpcs> {
-  /** Spawns or stops routees until there are `size` of them (at least 1); the last ones go first. */
+  /**
+   * Spawns or stops routees until there are `size` of them (at least 1); the last ones go first, and what waits in their mailboxes
+   * becomes dead letters. One resizing at a time. Where it fails it has gone part of the way; asked again it goes on from there.
+   */
   readonly resize: (size: number) => Effect.Effect<void, SpawnError | StopError>
 }
 
@@ -54,11 +68,14 @@ export interface Group<in out Rpcs extends Rpc.Any> extends Router<Rpcs> {
 }
 
 type AnyEffect = Effect.Effect<unknown, unknown>
+type AnyStream = Stream.Stream<unknown, unknown>
 type Send = (ref: Ref) => AnyEffect
+type SendStream = (ref: Ref) => AnyStream
 
 /** The routees, and how one is chosen. */
 class Routees {
-  list: Array<Ref> = []
+  list: ReadonlyArray<Ref> = []
+  /** whose turn it is: the place of the next one */
   private turn = 0
   private ring: ((key: string) => Ref | undefined) | undefined = undefined
   private readonly strategy: Strategy
@@ -67,21 +84,26 @@ class Routees {
     this.strategy = strategy
   }
 
-  set(list: Array<Ref>): void {
-    this.list = list
+  add(...refs: ReadonlyArray<Ref>): void {
+    this.list = [...this.list, ...refs]
     this.ring = undefined
   }
 
   drop(ref: Ref): void {
-    this.set(this.list.filter((other) => other !== ref))
+    const index = this.list.indexOf(ref)
+    if (index < 0) return
+    // Nobody's turn is skipped because another one left.
+    if (index < this.turn) this.turn--
+    this.list = this.list.filter((other) => other !== ref)
+    this.ring = undefined
   }
 
   /** The one for this message; undefined where there is none. */
   pick(message: Waiting): Effect.Effect<Ref | undefined> {
     const { list, strategy } = this
-    if (list.length <= 1) return Effect.succeed(list[0])
+    if (list.length === 0) return Effect.succeed(undefined)
     if (strategy === "random") return Effect.map(Random.nextIntBetween(0, list.length - 1), (index) => list[index])
-    if (strategy === "leastMailbox") {
+    if (strategy === "leastMailbox" && list.length > 1) {
       return Effect.map(
         Effect.all([Random.nextIntBetween(0, list.length - 1), Random.nextIntBetween(0, list.length - 2)]),
         ([a, b]) => {
@@ -95,7 +117,10 @@ class Routees {
       this.ring ??= hashRing(list, (ref) => ref.name, strategy.virtualNodes ?? 150)
       return Effect.succeed(this.ring(strategy.consistentHash(message)))
     }
-    return Effect.sync(() => list[this.turn++ % list.length])
+    return Effect.sync(() => {
+      if (this.turn >= this.list.length) this.turn = 0
+      return this.list[this.turn++]
+    })
   }
 }
 
@@ -116,11 +141,30 @@ const toOne = (name: string, routees: Routees, message: Waiting, send: Send): An
         return toOne(name, routees, message, send)
       }))
 
-/** Sends to all; the first success counts, or the last failure where there is none. */
+/** Asks all; the first success counts, or the last failure where there is none. */
 const toAllFirst = (name: string, routees: Routees, send: Send): AnyEffect =>
   Effect.suspend(() =>
-    routees.list.length === 0 ? Effect.fail(new ActorStopped({ name })) : firstSuccess(routees.list.map(send))
+    routees.list.length === 0
+      ? Effect.fail(new ActorStopped({ name }))
+      : firstSuccess(routees.list.map((ref) => dropping(routees, ref, send)))
   )
+
+/** One that has stopped is left out the next time. */
+const dropping = (routees: Routees, ref: Ref, send: Send): AnyEffect =>
+  Effect.tapError(send(ref), (error) => Effect.sync(() => stopped(error) && routees.drop(ref)))
+
+/** Tells all, also past one that fails. */
+const toAll = (name: string, routees: Routees, send: Send): AnyEffect =>
+  Effect.suspend(() => {
+    if (routees.list.length === 0) return Effect.fail(new ActorStopped({ name }))
+    let failed: AnyEffect = Effect.void
+    const tell = (ref: Ref) =>
+      Effect.catch(dropping(routees, ref, send), (error) =>
+        Effect.sync(() => {
+          if (failed === Effect.void && !stopped(error)) failed = Effect.fail(error)
+        }))
+    return Effect.andThen(Effect.forEach([...routees.list], tell, { discard: true }), Effect.suspend(() => failed))
+  })
 
 /** As `Effect.raceAllFirst`, but failures only count when all have failed. */
 const firstSuccess = (effects: ReadonlyArray<AnyEffect>): AnyEffect =>
@@ -147,52 +191,88 @@ const firstSuccess = (effects: ReadonlyArray<AnyEffect>): AnyEffect =>
     })
   })
 
-/** One, and after each interval one more, in turn. */
-const tailChopping = (name: string, routees: Routees, interval: number, send: Send): AnyEffect =>
-  Effect.flatMap(routees.pick({ tag: "", payload: undefined }), (first) => {
-    if (first === undefined) return Effect.fail(new ActorStopped({ name }))
-    const start = routees.list.indexOf(first)
-    const order = routees.list.map((_, index) => routees.list[(start + index) % routees.list.length]!)
-    return firstSuccess(order.map((ref, index) => Effect.delay(send(ref), Duration.millis(interval * index))))
+/** All of them, beginning with the one whose turn it is. */
+const inTurn = (routees: Routees): Effect.Effect<ReadonlyArray<Ref>> =>
+  Effect.map(routees.pick({ tag: "", payload: undefined }), (first) => {
+    const start = first === undefined ? 0 : routees.list.indexOf(first)
+    return routees.list.map((_, index) => routees.list[(start + index) % routees.list.length]!)
   })
 
-const surfaces = (name: string, tags: Iterable<string>, strategy: Strategy, routees: Routees) => {
+/** One, and after each interval one more, in turn. */
+const tailChopping = (name: string, routees: Routees, interval: number, send: Send): AnyEffect =>
+  Effect.flatMap(inTurn(routees), (order) =>
+    order.length === 0
+      ? Effect.fail(new ActorStopped({ name }))
+      : firstSuccess(
+        order.map((ref, index) => Effect.delay(dropping(routees, ref, send), Duration.millis(interval * index)))
+      ))
+
+// ---- streaming replies -------------------------------------------------------------------------------------------------------
+
+/** From the chosen one; if that has stopped for good before it replied anything, from the next. */
+const streamFromOne = (name: string, routees: Routees, message: Waiting, send: SendStream): AnyStream =>
+  Stream.unwrap(Effect.map(routees.pick(message), (ref) => {
+    if (ref === undefined) return Stream.fail(new ActorStopped({ name }))
+    let begun = false
+    return send(ref).pipe(
+      Stream.tap(() => Effect.sync(() => void (begun = true))),
+      Stream.catch((error) => {
+        if (!stopped(error)) return Stream.fail(error)
+        routees.drop(ref)
+        return begun ? Stream.fail(error) : streamFromOne(name, routees, message, send)
+      })
+    )
+  }))
+
+/** From whichever of them sends something first, each asked `interval` milliseconds after the one before it. */
+const streamFromFirst = (name: string, routees: Routees, interval: number, send: SendStream): AnyStream =>
+  Stream.unwrap(Effect.map(inTurn(routees), (order) =>
+    order.length === 0
+      ? Stream.fail(new ActorStopped({ name }))
+      : Stream.raceAll(...order.map((ref, index) => {
+        const stream = Stream.tapError(send(ref), (error) => Effect.sync(() => stopped(error) && routees.drop(ref)))
+        return interval * index === 0
+          ? stream
+          : Stream.unwrap(Effect.delay(Effect.succeed(stream), Duration.millis(interval * index)))
+      }))))
+
+// ---- the surface ---------------------------------------------------------------------------------------------------------------
+
+const surfaces = (name: string, kind: KindDefinition, strategy: Strategy, routees: Routees) => {
   const tell: Record<string, (payload: unknown) => AnyEffect> = {}
-  const ask: Record<string, (payload: unknown, options?: AskOptions) => AnyEffect> = {}
-  for (const tag of tags) {
-    if (tag.includes("$")) continue
-    const method = (surface: object) => surface as Record<string, (...args: ReadonlyArray<unknown>) => AnyEffect>
+  const ask: Record<string, (payload: unknown, options?: AskOptions) => AnyEffect | AnyStream> = {}
+  const chopping = typeof strategy === "object" && "tailChopping" in strategy
+    ? Duration.toMillis(strategy.tailChopping.interval)
+    : undefined
+  const all = strategy === "broadcast" || strategy === "scatterGatherFirst"
+  for (const { stream, tag } of ownMessages(kind)) {
+    const call = <A>(surface: object, args: ReadonlyArray<unknown>): A =>
+      (surface as Record<string, (...args: ReadonlyArray<unknown>) => A>)[tag]!(...args)
     tell[tag] = (payload) => {
-      const send: Send = (ref) => method(ref.tell)[tag]!(payload)
-      return strategy === "broadcast"
-        ? Effect.suspend(() =>
-          routees.list.length === 0 ? Effect.fail(new ActorStopped({ name })) : Effect.forEach(
-            [...routees.list],
-            (ref) =>
-              Effect.catch(send(ref), (error) => {
-                if (!stopped(error)) return Effect.fail(error)
-                routees.drop(ref)
-                return Effect.void
-              }),
-            { discard: true }
-          )
-        )
-        : toOne(name, routees, { tag, payload }, send)
+      const send: Send = (ref) => call(ref.tell, [payload])
+      return strategy === "broadcast" ? toAll(name, routees, send) : toOne(name, routees, { tag, payload }, send)
     }
     // Options come second, or first where there is no payload; either way they are passed on as they came.
     ask[tag] = (...args: ReadonlyArray<unknown>) => {
-      const send: Send = (ref) => method(ref.ask)[tag]!(...args)
-      return strategy === "broadcast" || strategy === "scatterGatherFirst"
+      const message: Waiting = { tag, payload: args[0] }
+      if (stream) {
+        const send: SendStream = (ref) => call(ref.ask, args)
+        return all || chopping !== undefined
+          ? streamFromFirst(name, routees, chopping ?? 0, send)
+          : streamFromOne(name, routees, message, send)
+      }
+      const send: Send = (ref) => call(ref.ask, args)
+      return all
         ? toAllFirst(name, routees, send)
-        : typeof strategy === "object" && "tailChopping" in strategy
-        ? tailChopping(name, routees, Duration.toMillis(strategy.tailChopping.interval), send)
-        : toOne(name, routees, { tag, payload: args[0] }, send)
+        : chopping !== undefined
+        ? tailChopping(name, routees, chopping, send)
+        : toOne(name, routees, message, send)
     }
   }
   return { tell, ask }
 }
 
-/** Routes to the given actors, all of one kind. Messages with streaming replies are not routed. */
+/** Routes to the given actors, all of one kind, wherever they are. It never stops any of them. */
 export const group = <Rpcs extends Rpc.Any>(
   name: string,
   refs: readonly [ActorRef<Rpcs>, ...Array<ActorRef<Rpcs>>],
@@ -200,19 +280,22 @@ export const group = <Rpcs extends Rpc.Any>(
 ): Group<Rpcs> => {
   const routees = new Routees(options.strategy)
   const same = (a: ActorRef, b: ActorRef) => a.name === b.name && a.kind.name === b.kind.name
-  routees.set([...refs] as unknown as Array<Ref>)
+  routees.add(...refs as unknown as ReadonlyArray<Ref>)
   return {
     name,
-    ...surfaces(name, refs[0].kind.messages.keys(), options.strategy, routees) as unknown as Pick<
+    ...surfaces(name, refs[0].kind, options.strategy, routees) as unknown as Pick<
       Router<Rpcs>,
       "tell" | "ask"
     >,
     routees: Effect.sync(() => [...routees.list]),
     add: (ref) =>
       Effect.sync(() => {
-        if (!routees.list.some((other) => same(other, ref))) routees.set([...routees.list, ref as unknown as Ref])
+        if (!routees.list.some((other) => same(other, ref))) routees.add(ref as unknown as Ref)
       }),
-    remove: (ref) => Effect.sync(() => routees.set(routees.list.filter((other) => !same(other, ref))))
+    remove: (ref) =>
+      Effect.sync(() => {
+        for (const other of routees.list) if (same(other, ref)) routees.drop(other)
+      })
   }
 }
 
@@ -221,15 +304,25 @@ export const makePool = <Rpcs extends Rpc.Any>(options: {
   readonly name: string
   readonly size: number
   readonly strategy: Strategy
-  readonly tags: Iterable<string>
+  readonly kind: KindDefinition
   readonly spawn: (name: string) => Effect.Effect<ActorRef<Rpcs>, SpawnError>
   readonly stop: (ref: ActorRef) => Effect.Effect<void, StopError>
 }): Effect.Effect<Pool<Rpcs>, SpawnError> =>
   Effect.gen(function*() {
     const routees = new Routees(options.strategy)
+    const turns = yield* Semaphore.make(1)
     let spawned = 0
-    const grow = Effect.suspend(() => options.spawn(`${options.name}-${++spawned}`)).pipe(
-      Effect.tap((ref) => Effect.sync(() => routees.set([...routees.list, ref as unknown as Ref])))
+    // Of one routee the same effect until it has succeeded: then a repetition of it is the same spawn.
+    let next: Effect.Effect<ActorRef<Rpcs>, SpawnError> | undefined = undefined
+    const grow = Effect.suspend(() => next ??= options.spawn(`${options.name}-${++spawned}`)).pipe(
+      Effect.tap((ref) =>
+        Effect.sync(() => {
+          next = undefined
+          routees.add(ref as unknown as Ref)
+        })
+      ),
+      // Somebody else's actor: the next one gets another name.
+      Effect.tapError((error) => Effect.sync(() => error._tag === "NameTaken" && (next = undefined)))
     )
     const shrink = Effect.suspend(() => {
       const last = routees.list[routees.list.length - 1]!
@@ -240,11 +333,15 @@ export const makePool = <Rpcs extends Rpc.Any>(options: {
       Effect.gen(function*() {
         while (routees.list.length < Math.max(1, size)) yield* grow
         while (routees.list.length > Math.max(1, size)) yield* shrink
-      })
-    yield* Effect.repeat(grow, { times: Math.max(0, options.size - 1) })
+      }).pipe(turns.withPermits(1))
+    // Where not all could be spawned nobody gets the others, so that they must not stay and keep their names.
+    const undo = Effect.suspend(() =>
+      Effect.forEach(routees.list, (ref) => Effect.ignore(options.stop(ref)), { discard: true })
+    )
+    yield* Effect.onError(Effect.repeat(grow, { times: Math.max(0, options.size - 1) }), () => undo)
     return {
       name: options.name,
-      ...surfaces(options.name, options.tags, options.strategy, routees) as unknown as Pick<
+      ...surfaces(options.name, options.kind, options.strategy, routees) as unknown as Pick<
         Router<Rpcs>,
         "tell" | "ask"
       >,

@@ -16,6 +16,7 @@ import type { ActorRef } from "../Actor/ActorRef.ts"
 import * as ActorSystem from "../Actor/ActorSystem.ts"
 import * as Delivery from "../Actor/Delivery.ts"
 import type { SpawnError } from "../Actor/errors.ts"
+import { ownMessages } from "../Actor/internal/streams.ts"
 import * as Jobs from "../Actor/Jobs.ts"
 import * as Node from "../Actor/Node.ts"
 import * as Placement from "../Actor/Placement.ts"
@@ -142,7 +143,7 @@ export const probe = <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
         const answer = answers.get(tag)
         if (answer !== undefined) resume(answer(payload))
       })
-    const tags = [...kind.definition.messages.keys()].filter((tag) => !tag.includes("$"))
+    const tags = ownMessages(kind.definition).map(({ tag }) => tag)
     const live = own.toLayer(
       Effect.succeed(Object.fromEntries(tags.map((tag) => [tag, handler(tag)])) as never),
       { reentrancy: { messages: "all", maxInFlight: Infinity } }

@@ -1,8 +1,8 @@
-// What actors do across nodes: watching one that lives elsewhere, and streams from it.
+// What actors do across nodes: watching one that lives elsewhere, streams from it, looking at it and stopping it.
 import { assert, describe, it } from "@effect/vitest"
 import { Actor, ActorContext, ActorSystem } from "effect-troupe/Actor"
 import { Simulation } from "effect-troupe/testing"
-import { Effect, Fiber, Layer, Schema, Stream } from "effect"
+import { Effect, Fiber, Layer, Schedule, Schema, Stream } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
 
@@ -38,6 +38,25 @@ const WatcherLive = Watcher.toLayer(Effect.gen(function*() {
 }))
 
 const kinds = Layer.mergeAll(TargetLive, WatcherLive)
+
+const Busy = Actor.make("Busy", {
+  protocol: [
+    Rpc.make("Hang"),
+    Rpc.make("Grow"),
+    Rpc.make("Work", { payload: { millis: Schema.Int }, success: Schema.Int })
+  ]
+})
+const BusyLive = Busy.toLayer(
+  Effect.gen(function*() {
+    const context = yield* ActorContext.ActorContext
+    return Busy.of({
+      Hang: () => Effect.never,
+      Grow: () => Effect.orDie(Effect.asVoid(context.spawnChild(Busy, "child"))),
+      Work: ({ millis }) => Effect.as(Effect.sleep(millis), millis)
+    })
+  }),
+  { stopGrace: "1 minute" }
+)
 
 describe("actors across nodes", () => {
   it.effect("a watch follows a relocation, and ends where the actor stops or its node takes it along", () =>
@@ -85,5 +104,119 @@ describe("actors across nodes", () => {
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* Fiber.join(few), [1, 2])
       assert.strictEqual(yield* ref.ask.Ping(), "pong")
+    }))
+
+  it.effect("one on another node or in another datacenter is looked at, restarted, drained and stopped like one here", () =>
+    Effect.gen(function*() {
+      const world = yield* Simulation.make({
+        seed: 13,
+        kinds: BusyLive,
+        dataCenters: { "us-east-1": { nodes: 2 }, "eu-west-1": { nodes: 2 } }
+      })
+      yield* world.awaitReady
+      const [a, b, e] = [
+        world.node("us-east-1", 0),
+        world.node("us-east-1", 1),
+        world.node("eu-west-1", 0)
+      ]
+      const fork = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkChild(effect, { startImmediately: true })
+      for (
+        const [name, options, home] of [
+          ["near", { on: b.id }, "us-east-1"],
+          ["far", { dataCenter: "eu-west-1" }, "eu-west-1"]
+        ] as const
+      ) {
+        const spawned = yield* fork(a.system.spawnOn(Busy, name, options))
+        yield* TestClock.adjust("1 second")
+        const ref = yield* Fiber.join(spawned)
+        assert.strictEqual(ref.address.node.dataCenter, home)
+        assert.notStrictEqual(ref.address.node.id, a.id)
+        const inspected = Effect.gen(function*() {
+          const looking = yield* fork(a.system.inspectActor(ref))
+          yield* TestClock.adjust("100 millis")
+          return yield* Fiber.join(looking)
+        })
+        // It is stuck, and can be seen all the same, with its child.
+        yield* fork(ref.ask.Grow())
+        yield* TestClock.adjust("1 second")
+        yield* ref.tell.Hang()
+        yield* ref.tell.Work({ millis: 1 })
+        yield* TestClock.adjust("1 second")
+        const seen = yield* inspected
+        assert.deepStrictEqual([seen.name, seen.status, seen.waiting], [name, "Busy", 1])
+        assert.deepStrictEqual(seen.children.map((child) => child.name), [`${name}/child`])
+        assert.deepStrictEqual(yield* a.system.inspect, [])
+
+        // Stopped at once: the grace of its kind is a minute.
+        const stopping = yield* fork(a.system.stop(ref, { now: true }))
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(stopping)
+        const gone = yield* fork(Effect.flip(a.system.inspectActor(ref)))
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual((yield* Fiber.join(gone))._tag, "ActorStopped")
+
+        // A later life of the name: the old reference's stop does not touch it, a new one drains it.
+        const again = yield* fork(a.system.spawnOn(Busy, name, options))
+        yield* TestClock.adjust("1 second")
+        const next = yield* Fiber.join(again)
+        const old = yield* fork(a.system.stop(ref, { now: true }))
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(old)
+        const restarting = yield* fork(a.system.restart(next))
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(restarting)
+        const work = yield* Effect.forEach([100, 200, 300], (millis) => fork(next.ask.Work({ millis })))
+        yield* TestClock.adjust("50 millis")
+        const draining = yield* fork(a.system.stop(next, { drain: "1 minute" }))
+        yield* TestClock.adjust("100 millis")
+        assert.isUndefined(draining.pollUnsafe())
+        assert.strictEqual(yield* inspected.pipe(Effect.map((seen) => seen.restarts)), 1)
+        yield* TestClock.adjust("2 seconds")
+        yield* Fiber.join(draining)
+        assert.deepStrictEqual(yield* Effect.forEach(work, (fiber) => Fiber.join(fiber)), [100, 200, 300])
+      }
+      assert.deepStrictEqual(yield* e.system.inspect, [])
+      assert.deepStrictEqual(world.violations, [])
+    }))
+
+  it.effect("looking at and stopping one whose node is cut off fail typed, within their time", () =>
+    Effect.gen(function*() {
+      const world = yield* Simulation.make({
+        seed: 14,
+        kinds: BusyLive,
+        dataCenters: { "us-east-1": { nodes: 1 }, "eu-west-1": { nodes: 1 } }
+      })
+      yield* world.awaitReady
+      const a = world.node("us-east-1", 0)
+      const ref = yield* world.run(a.system.spawnOn(Busy, "far", { dataCenter: "eu-west-1" }))
+      yield* world.partition(["us-east-1"], ["eu-west-1"])
+      const looked = yield* world.run(Effect.flip(a.system.inspectActor(ref, { timeout: "2 seconds" })))
+      assert.include(["NodeUnreachable", "AskTimeout"], looked._tag)
+      const stopped = yield* world.run(Effect.flip(a.system.stop(ref, { now: true })))
+      assert.include(["NodeUnreachable", "OutcomeUnknown"], stopped._tag)
+      yield* world.heal
+      yield* world.run(Effect.retry(a.system.stop(ref, { now: true }), Schedule.spaced("1 second")))
+      assert.deepStrictEqual(yield* world.node("eu-west-1", 0).system.inspect, [])
+    }))
+
+  it.effect("a pool across nodes streams, follows its routees where they move, and stops them when it shrinks", () =>
+    Effect.gen(function*() {
+      const world = yield* Simulation.make({ seed: 15, kinds, dataCenters: { "us-east-1": { nodes: 3 } } })
+      yield* world.awaitReady
+      const [a, b] = [world.node("us-east-1", 0), world.node("us-east-1", 1)]
+      const pool = yield* world.run(
+        a.system.spawnRouter(Target, "t", { size: 3, strategy: "roundRobin", placement: "roundRobin" })
+      )
+      const hosts = (yield* pool.routees).map((ref) => ref.address.node.id)
+      assert.strictEqual(new Set(hosts).size, 3)
+      for (let turn = 0; turn < 3; turn++) {
+        assert.deepStrictEqual(yield* world.run(Stream.runCollect(pool.ask.Numbers({ count: 3 }))), [1, 2, 3])
+      }
+      yield* world.run(b.leave)
+      yield* TestClock.adjust("2 seconds")
+      for (let turn = 0; turn < 3; turn++) assert.strictEqual(yield* world.run(pool.ask.Ping()), "pong")
+      assert.strictEqual((yield* pool.routees).length, 3)
+      yield* world.run(pool.resize(1))
+      assert.isFalse(yield* world.run(a.system.actorExists(Target, "t-3")))
     }))
 })

@@ -198,8 +198,10 @@ export abstract class CellLife extends CellMailbox {
         return this.start()
       }
       const { backoff } = this.registration.options.supervision
-      if (atOnce) extras.backoff = undefined
-      if (backoff === undefined || atOnce) return this.start()
+      const asked = atOnce || extras.renewing
+      extras.renewing = false
+      if (asked) extras.backoff = undefined
+      if (backoff === undefined || asked) return this.start()
       this.pause(backoff, extras)
     })
   }
@@ -254,6 +256,23 @@ export abstract class CellLife extends CellMailbox {
     }
   }
 
+  /** Builds the behaviour anew because somebody asked, outside of the supervision's budget; the message in hand is finished. */
+  renew(): void {
+    if (this.status >= Status.Restarting || this.status === Status.Starting) return
+    const extras = this.more
+    extras.restartCount++
+    this.registration.counts.restarts++
+    this.host.counted(this.registration)
+    this.host.restarted(this.cell, "asked to")
+    if (this.status === Status.Suspended) {
+      extras.rebuild = true
+      return this.reinstate()
+    }
+    extras.renewing = true
+    this.status = Status.Restarting
+    if (this.worker === undefined) this.restart()
+  }
+
   // ---- passivation -----------------------------------------------------------------------------------------------------
 
   /** Gives up its behaviour until the next message, if nothing is in hand. */
@@ -281,11 +300,12 @@ export abstract class CellLife extends CellMailbox {
   /** Ends it. What is in hand may go on for the grace of its kind, unless `now`; what waits becomes dead letters. */
   stop(reason: StopReason, how: { readonly now?: boolean } = {}): void {
     if (this.status >= Status.Stopping) {
-      if (how.now === true) this.worker?.fiber?.interruptUnsafe()
+      if (how.now === true && this.status === Status.Stopping) this.hurry()
       return
     }
     const extras = this.more
     extras.stopReason = reason
+    extras.hurried = how.now === true
     this.status = Status.Stopping
     const worker = this.worker
     if (worker?.running || this.building || extras.closing) return
@@ -293,6 +313,14 @@ export abstract class CellLife extends CellMailbox {
     else if (worker === undefined) this.finish()
     else if (how.now === true) worker.fiber!.interruptUnsafe()
     else this.interruptLater(worker.fiber!)
+  }
+
+  /** It ends already: now without the grace. */
+  private hurry(): void {
+    const extras = this.more
+    extras.hurried = true
+    this.worker?.fiber?.interruptUnsafe()
+    for (const child of extras.children?.values() ?? []) child.stop(extras.stopReason, { now: true })
   }
 
   whenStopped(tell: () => void): void {
@@ -386,7 +414,7 @@ export abstract class CellLife extends CellMailbox {
             extras.closing = false
             this.closeScope(scope, exit, then)
           })
-          child.stop(extras.stopReason)
+          child.stop(extras.stopReason, { now: extras.hurried })
         }
         return
       }

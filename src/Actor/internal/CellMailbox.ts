@@ -3,10 +3,10 @@
  *
  * Invariant: a message that was accepted leaves through `poll`, or is dropped as a dead letter.
  */
-import type { Effect } from "effect"
+import { Cause, type Effect } from "effect"
 import type { HostedActor } from "../ActorHost.ts"
 import type { ActorAddress } from "../Address.ts"
-import { MailboxFull, type StartFailed } from "../errors.ts"
+import { InvalidData, MailboxFull, type StartFailed } from "../errors.ts"
 import type { MessageQueue } from "../Mailbox.ts"
 import type { SpawnSpec } from "../Placement.ts"
 import type { Cell, HandlerTable } from "./Cell.ts"
@@ -15,8 +15,9 @@ import { Extras, Lanes, type Waiter } from "./Extras.ts"
 import type { Host, Registration } from "./Host.ts"
 import { Ring } from "./Ring.ts"
 import { Status } from "./Status.ts"
-import { systemMessage } from "./systemMessages.ts"
+import { isSystemTag, systemMessage } from "./systemMessages.ts"
 import { Task } from "./Task.ts"
+import { reasonOf } from "./words.ts"
 
 /** What became of a message that was offered. */
 export const Accepted = {
@@ -73,7 +74,7 @@ export abstract class CellMailbox implements HostedActor {
   get depth(): number {
     const lanes = this.lanes
     return (this.mailbox === undefined ? 0 : this.mailbox.size) +
-      (lanes === undefined ? 0 : lanes.control.size + lanes.front.size)
+      (lanes === undefined ? 0 : lanes.control.size + lanes.front.size + lanes.later.size)
   }
 
   get accepts(): boolean {
@@ -132,21 +133,53 @@ export abstract class CellMailbox implements HostedActor {
       return Accepted.Yes
     }
     const mailbox = this.mailbox ??= makeQueue()
-    if (mailbox.size < capacity) mailbox.push(envelope)
+    if (isSystemTag(envelope.tag)) {
+      this.registration.counts.waiting--
+      const { later } = this.lane
+      let before = 0
+      for (let index = 0; index < later.size; index++) {
+        const other = later.shift()
+        before += other.left
+        later.push(other)
+      }
+      later.push({ envelope, left: mailbox.size - before })
+    } else if (mailbox.size < capacity) this.push(mailbox, envelope)
     else if (overflow === "fail") return Accepted.Full
     else if (overflow === "backpressure") return Accepted.Wait
     else if (overflow === "dropNewest") this.drop(envelope)
     else {
       this.drop(mailbox.drop === undefined ? mailbox.shift() : mailbox.drop())
-      mailbox.push(envelope)
+      this.taken()
+      this.push(mailbox, envelope)
     }
     return Accepted.Yes
+  }
+
+  /** A priority or a queue of the user's own may throw: the message is at fault, not its sender, nor what brought it here. */
+  private push(mailbox: MessageQueue<Envelope>, envelope: Envelope): void {
+    try {
+      mailbox.push(envelope)
+    } catch (defect) {
+      this.registration.counts.waiting--
+      const what = `${this.kind}.${envelope.tag}`
+      this.host.log("Warn", `the mailbox of ${this.name} could not take ${what}`, Cause.die(defect))
+      this.host.deadLetter(this.cell, envelope.tag, "Undecodable")
+      envelope.refuse(
+        new InvalidData({ what, reason: `its mailbox could not take it: ${reasonOf(Cause.die(defect))}` })
+      )
+    }
   }
 
   private drop(envelope: Envelope): void {
     this.registration.counts.waiting--
     this.host.deadLetter(this.cell, envelope.tag, "MailboxOverflow")
     envelope.refuse(this.full())
+  }
+
+  /** A message has left the mailbox. */
+  private taken(): void {
+    const later = this.lanes?.later
+    if (later !== undefined && later.size > 0) later.peek().left--
   }
 
   full(): MailboxFull {
@@ -165,8 +198,8 @@ export abstract class CellMailbox implements HostedActor {
     while (waiting.size > 0 && this.mailbox!.size < capacity) {
       const { admitted, cancelled, envelope } = waiting.shift()
       if (cancelled || envelope.abandoned) continue
-      this.mailbox!.push(envelope)
       this.registration.counts.waiting++
+      this.push(this.mailbox!, envelope)
       admitted(false)
     }
   }
@@ -203,10 +236,14 @@ export abstract class CellMailbox implements HostedActor {
     if (lanes !== undefined) {
       if (lanes.control.size > 0) return lanes.control.shift()
       if (lanes.front.size > 0) return lanes.front.shift()
+      if (lanes.later.size > 0 && lanes.later.peek().left <= 0) return lanes.later.shift().envelope
     }
     const mailbox = this.mailbox
-    if (mailbox === undefined || mailbox.size === 0) return undefined
+    if (mailbox === undefined || mailbox.size === 0) {
+      return lanes !== undefined && lanes.later.size > 0 ? lanes.later.shift().envelope : undefined
+    }
     const envelope = mailbox.shift()
+    if (lanes !== undefined && lanes.later.size > 0) lanes.later.peek().left--
     this.registration.counts.waiting--
     const waiting = this.extras?.waiting
     if (waiting !== undefined && waiting.size > 0) this.admitWaiting(waiting)

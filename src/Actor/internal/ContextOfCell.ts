@@ -233,7 +233,8 @@ export class ContextOfCell implements Api {
     return Effect.contextWith((context: Context.Context<R>) =>
       Effect.sync(() => {
         const cell = this.cell
-        const millis = Duration.toMillis(delay)
+        // An interval of nothing would never let the clock go on.
+        const millis = again ? Math.max(1, Duration.toMillis(delay)) : Duration.toMillis(delay)
         const task = bound(effect, context)
         this.cancelTimer(name)
         const timers = cell.more.timers ??= new Map()
@@ -256,7 +257,8 @@ export class ContextOfCell implements Api {
           const cell = this.cell
           const task = bound(effect, context)
           const extras = cell.more
-          extras.receiveTimeout = { millis: Duration.toMillis(after), alarm: new Alarm(() => cell.signal(task)) }
+          const millis = Math.max(1, Duration.toMillis(after))
+          extras.receiveTimeout = { millis, alarm: new Alarm(() => cell.signal(task)) }
           cell.armReceiveTimeout(extras)
         })
       )

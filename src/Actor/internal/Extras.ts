@@ -34,6 +34,8 @@ export class Extras {
   startWaiters: Array<(exit: Exit.Exit<ActorAddress, StartFailed>) => void> = []
   stopWaiters: Array<() => void> = []
   stopReason: StopReason = "Stopped"
+  /** stopped without the grace */
+  hurried = false
   /** why it never started */
   failure: StartFailed | undefined = undefined
   attempts = 0
@@ -52,6 +54,8 @@ export class Extras {
   suspendSoon = false
   /** it failed while suspended: its behaviour is built anew when it is reinstated */
   rebuild = false
+  /** restarted because somebody asked: without a backoff */
+  renewing = false
   /** the behaviour is given up until the next message */
   passivating = false
   // ---- family
@@ -86,8 +90,17 @@ export interface Waiter {
   readonly admitted: (stopped: boolean) => void
 }
 
+/** A message of the runtime's own that waits for what was in a bounded mailbox before it. */
+export interface Later {
+  readonly envelope: Envelope
+  /** as many messages have to leave the mailbox first */
+  left: number
+}
+
 /** The lane that overtakes: the runtime's own messages, then what was stashed and is back. */
 export class Lanes {
   readonly control = new Ring<Envelope>()
   readonly front = new Ring<Envelope>()
+  /** bounds, priorities and queues of one's own are for the kind's messages; these stand beside */
+  readonly later = new Ring<Later>()
 }

@@ -23,6 +23,11 @@ export class LastingRing<A> {
     return value
   }
 
+  /** The oldest element, left where it is; only while `size > 0`. */
+  peek(): A {
+    return this.buffer![this.head]!
+  }
+
   /** Gives back what an empty ring has of room beyond that for so many elements. */
   trim(kept: number): void {
     if (this.size > 0 || this.buffer === undefined || this.buffer.length <= kept) return

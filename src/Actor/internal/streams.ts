@@ -6,10 +6,11 @@
 import { Effect, Exit, Fiber, Pull, Schema, Scope, Stream } from "effect"
 import { RpcSchema } from "effect/rpc"
 import { HandlerFailed } from "../errors.ts"
-import type { MessageDefinition } from "../Kind.ts"
+import type { KindDefinition, MessageDefinition } from "../Kind.ts"
 import type { Cell, HandlerTable } from "./Cell.ts"
 import { Forwarded } from "./Envelope.ts"
 import { Alarm } from "./Extras.ts"
+import { isSystemTag } from "./systemMessages.ts"
 
 export interface StreamSession {
   readonly scope: Scope.Closeable
@@ -26,6 +27,13 @@ export interface Page {
 
 export const pullTag = (tag: string): string => `${tag}$pull`
 export const closeTag = (tag: string): string => `${tag}$close`
+
+/** The messages that the kind's author declared: without those that the runtime added. */
+export const ownMessages = ({ messages }: KindDefinition): ReadonlyArray<MessageDefinition> => {
+  const all = [...messages.values()]
+  const added = new Set(all.filter(({ stream }) => stream).flatMap(({ tag }) => [pullTag(tag), closeTag(tag)]))
+  return all.filter(({ tag }) => !isSystemTag(tag) && !added.has(tag))
+}
 
 /** milliseconds after which a stream whose asker is silent is given up */
 const abandonedAfter = 60_000

@@ -1,13 +1,18 @@
 /**
- * Messages that every kind understands besides its own: they travel like any other, so that watching works wherever the actor
- * is. Their tags begin with `$`.
+ * Messages that every kind understands besides its own: they travel like any other, so that watching, stopping and looking at an
+ * actor work wherever it is. Their tags begin with `$`.
+ *
+ * Most wait their turn in the mailbox. Urgent ones take effect where they arrive, because they are for actors that do not get to
+ * their mailbox, too.
  */
 import { Schema } from "effect"
+import { Inspected } from "../Inspected.ts"
 import type { MessageDefinition } from "../Kind.ts"
 import { StopReason } from "../SystemEvents.ts"
 import type { Cell } from "./Cell.ts"
 import type { Envelope } from "./Envelope.ts"
 import { Alarm, type Watcher } from "./Extras.ts"
+import { inspect } from "./inspect.ts"
 import { Status } from "./Status.ts"
 
 /** Asks for the actor's end: its reason, or null when it still lived after `wait` milliseconds. */
@@ -18,6 +23,15 @@ export const suspendTag = "$suspend"
 export const reinstateTag = "$reinstate"
 /** Answers when all messages before it have been handled. */
 export const barrierTag = "$barrier"
+/** Builds the behaviour anew, once the messages before it are handled. */
+export const restartTag = "$restart"
+/** Ends the actor at once; urgent. */
+export const endTag = "$end"
+/** Asks what can be seen of the actor; urgent. */
+export const inspectTag = "$inspect"
+
+/** Does the tag belong to the runtime? */
+export const isSystemTag = (tag: string): boolean => tag.charCodeAt(0) === 36
 
 const definition = (tag: string, payload: unknown, success: unknown): MessageDefinition => ({
   tag,
@@ -31,7 +45,10 @@ export const systemDefinitions: ReadonlyArray<MessageDefinition> = [
   definition(watchTag, Schema.Struct({ wait: Schema.Int }), Schema.NullOr(StopReason)),
   definition(suspendTag, Schema.Void, Schema.Void),
   definition(reinstateTag, Schema.Void, Schema.Void),
-  definition(barrierTag, Schema.Void, Schema.Void)
+  definition(barrierTag, Schema.Void, Schema.Void),
+  definition(restartTag, Schema.Void, Schema.Void),
+  definition(endTag, Schema.Struct({ placement: Schema.Int }), Schema.Void),
+  definition(inspectTag, Schema.Void, Inspected)
 ]
 
 const watch = (cell: Cell, envelope: Envelope): void => {
@@ -52,12 +69,31 @@ const watch = (cell: Cell, envelope: Envelope): void => {
   timeouts.add(wait, alarm)
 }
 
+/** Is this message one that takes effect where it arrives, whatever the actor does? If so it is done with. */
+export const urgentMessage = (cell: Cell, envelope: Envelope): boolean => {
+  switch (envelope.tag) {
+    case endTag:
+      // A later life of the name is another actor.
+      if ((envelope.payload as { readonly placement: number }).placement === cell.placement) {
+        cell.stop("Stopped", { now: true })
+      }
+      envelope.succeed(undefined)
+      return true
+    case inspectTag:
+      envelope.succeed(inspect(cell))
+      return true
+    case watchTag:
+      if (!cell.accepts) return false
+      watch(cell, envelope)
+      return true
+    default:
+      return false
+  }
+}
+
 /** Does this message belong to the runtime? If so it is done with. A suspended cell asks at once, others in turn. */
 export const systemMessage = (cell: Cell, envelope: Envelope): boolean => {
   switch (envelope.tag) {
-    case watchTag:
-      watch(cell, envelope)
-      return true
     case suspendTag:
       cell.suspend("asked to")
       envelope.succeed(undefined)
@@ -66,11 +102,15 @@ export const systemMessage = (cell: Cell, envelope: Envelope): boolean => {
       envelope.succeed(undefined)
       cell.reinstate()
       return true
+    case restartTag:
+      envelope.succeed(undefined)
+      cell.renew()
+      return true
     case barrierTag:
       if (cell.status > Status.Busy) return false
       envelope.succeed(undefined)
       return true
     default:
-      return false
+      return urgentMessage(cell, envelope)
   }
 }
