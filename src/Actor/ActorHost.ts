@@ -77,7 +77,7 @@ export const make = Effect.gen(function*() {
     find: (name) => host.cells.get(name),
     actors: () => host.cells.all().filter((cell) => cell.extras?.parent === undefined),
     load: () => host.cells.size,
-    kinds: () => new Map([...host.registrations].map(([name, registration]) => [name, registration.definition])),
+    kinds: () => host.kinds,
     kindChanges: SubscriptionRef.changes(host.kindNames),
     terminations: Effect.acquireRelease(
       Effect.tap(Queue.unbounded<Termination>(), (queue) => Effect.sync(() => host.listeners.add(queue))),

@@ -5,14 +5,14 @@
  * Alone it reaches actors of this node (`layerLocal`); remoting decorates it: addresses of this node go to the inner one, all
  * others over the wire, and what comes in over the wire goes to the inner one too.
  */
-import { Context, Effect, Exit, Layer, Tracer } from "effect"
+import { Context, Effect, Exit, Layer } from "effect"
 import { ActorHost } from "./ActorHost.ts"
 import type { ActorAddress } from "./Address.ts"
 import { ActorStopped, type AskError, type TellError } from "./errors.ts"
-import { Asked, Told } from "./internal/Envelope.ts"
+import { Cell } from "./internal/Cell.ts"
+import { type Asker, Brought, Resumed, spanOf, Told } from "./internal/Envelope.ts"
 import { handleNow, offer, offerAsk } from "./internal/offer.ts"
 import { hostOf } from "./internal/Host.ts"
-import { isSystemTag, urgentMessage } from "./internal/systemMessages.ts"
 import type { KindDefinition } from "./Kind.ts"
 
 /** What of a span travels. */
@@ -29,6 +29,13 @@ export interface Message {
   readonly payload: unknown
   /** the sender's span, where it has one: the handler's spans become its children */
   readonly trace?: Trace | undefined
+}
+
+/** Where one sender's messages to one actor go. */
+export interface Route {
+  readonly address: ActorAddress
+  /** what a `Delivery` remembers of the way there, for none but itself to read; undefined at first, and with a new address */
+  found: unknown
 }
 
 export class Delivery extends Context.Service<Delivery, {
@@ -50,65 +57,53 @@ export class Delivery extends Context.Service<Delivery, {
    * The same for hot paths, without an Effect around it. `undefined` where it can't be done at once (no connection yet, no
    * room): then nothing has happened, and `tell` or `ask` is the way.
    */
-  readonly tryTell?: ((to: ActorAddress, message: Message) => Exit.Exit<void, TellError> | undefined) | undefined
-  /** `resume` is called at most once, perhaps before this returns; what is returned forgets the reply. */
-  readonly tryAsk?:
-    | ((
-      to: ActorAddress,
-      message: Message,
-      timeout: number,
-      resume: (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
-    ) => (() => void) | undefined)
-    | undefined
+  readonly tryTell?: ((route: Route, message: Message) => Exit.Exit<void, TellError> | undefined) | undefined
+  /** The answer goes to the asker, perhaps before this returns. False: nothing has happened. */
+  readonly tryAsk?: ((route: Route, asker: Asker) => boolean) | undefined
 }>()("effect-troupe/Actor/Delivery") {}
-
-const spanOf = (trace: Trace | undefined) => trace === undefined ? undefined : Tracer.externalSpan(trace)
-
-const forget = () => {}
 
 export const makeLocal = Effect.map(ActorHost, (service) => {
   const host = hostOf(service)
   const gone = (to: ActorAddress) => Exit.fail(new ActorStopped({ name: to.name }))
-  const tell = (to: ActorAddress, message: Message): Effect.Effect<void, TellError> => {
-    const cell = host.cellAt(to)
-    if (cell === undefined) return gone(to)
-    const told = new Told(message.tag, message.payload, spanOf(message.trace))
-    return isSystemTag(message.tag) && urgentMessage(cell, told) ? Exit.void : offer(cell, told, () => gone(to))
-  }
-  const ask = (
+  const tellCell = (
+    cell: Cell | undefined,
     to: ActorAddress,
-    message: Message,
-    timeout: number,
-    resume: (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
-  ): void => {
-    const cell = host.cellAt(to)
-    if (cell === undefined) return resume(gone(to))
-    const asked = new Asked(
-      to.name,
-      message.tag,
-      message.payload,
-      timeout,
-      host.timeouts,
-      (exit) => Exit.succeed(exit)
-    )
-    if (isSystemTag(message.tag) && urgentMessage(cell, asked)) return asked.wait(resume)
-    if (!cell.accepts) return resume(gone(to))
-    asked.span = spanOf(message.trace)
-    if (handleNow(cell, asked)) return asked.wait(resume)
-    asked.wait(resume)
-    offerAsk(cell, asked)
+    message: Message
+  ): Effect.Effect<void, TellError> => {
+    if (cell === undefined) return gone(to)
+    const told = message instanceof Brought ? message : new Told(message.tag, message.payload, spanOf(message.trace))
+    return offer(cell, told, () => gone(to))
+  }
+  const askCell = (cell: Cell | undefined, to: ActorAddress, asker: Asker): void => {
+    const { timeout } = asker
+    if (cell === undefined || !cell.accepts) return asker.refuse(new ActorStopped({ name: to.name }))
+    const here = handleNow(cell, asker)
+    if (asker.over) return
+    host.timeouts.add(timeout, asker)
+    if (!here) offerAsk(cell, asker)
+  }
+  /** A cell that takes messages is the only one of its name, so a look at the table is needed only once. */
+  const cellOf = (route: Route): Cell | undefined => {
+    const { found } = route
+    if (found instanceof Cell && found.accepts) return found
+    const cell = host.cellAt(route.address)
+    route.found = cell
+    return cell
   }
   return Delivery.of({
-    tell: (to, message) => Effect.suspend(() => tell(to, message)),
-    ask: (to, message, timeout) => Effect.callback((resume) => ask(to, message, timeout, resume)),
-    tryTell: (to, message) => {
-      const sent = tell(to, message)
+    tell: (to, message) => Effect.suspend(() => tellCell(host.cellAt(to), to, message)),
+    ask: (to, message, timeout) =>
+      Effect.callback((resume) => {
+        askCell(host.cellAt(to), to, new Resumed(message, to.name, timeout, resume))
+      }),
+    tryTell: (route, message) => {
+      const sent = tellCell(cellOf(route), route.address, message)
       // what is no exit waits for room, once it is run
       return Exit.isExit(sent) ? sent as Exit.Exit<void, TellError> : undefined
     },
-    tryAsk: (to, message, timeout, resume) => {
-      ask(to, message, timeout, resume)
-      return forget
+    tryAsk: (route, asker) => {
+      askCell(cellOf(route), route.address, asker)
+      return true
     }
   })
 })

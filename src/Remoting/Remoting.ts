@@ -9,15 +9,17 @@ import { Clock, Context, Duration, Effect, Exit, Layer, Random, Scope, Stream } 
 import type { Rpc, RpcGroup } from "effect/rpc"
 import { ActorHost } from "../Actor/ActorHost.ts"
 import { type ActorAddress, endpoint, type NodeAddress, sameNode } from "../Actor/Address.ts"
-import { Delivery, type Message } from "../Actor/Delivery.ts"
+import { Delivery, type Message, type Route } from "../Actor/Delivery.ts"
 import { type AskError, NodeUnreachable, type SettingInvalid, type TellError } from "../Actor/errors.ts"
+import { Resumed } from "../Actor/internal/Envelope.ts"
 import { Timeouts } from "../Actor/internal/Timeouts.ts"
 import * as Node from "../Actor/Node.ts"
 import { SystemEvents } from "../Actor/SystemEvents.ts"
 import { Entropy } from "./Entropy.edge.ts"
+import { partsCapability } from "./internal/bulk.ts"
 import { Calls } from "./internal/calls.ts"
 import { sharedAddress } from "./internal/handshake.ts"
-import { Messages } from "./internal/messages.ts"
+import { compactCapability, Messages } from "./internal/messages.ts"
 import { Peers } from "./internal/peers.ts"
 import type { Session } from "./internal/session.ts"
 import * as Settings from "./Settings.ts"
@@ -26,7 +28,7 @@ import { Transport } from "./Transport.ts"
 export type { RemotingOptions, RemotingSettings } from "./Settings.ts"
 
 /** What this node understands beyond the protocol's version; a session uses what its peer has named too. */
-const capabilities: ReadonlyArray<string> = []
+const capabilities: ReadonlyArray<string> = [partsCapability, compactCapability]
 
 /** What a call waits for an answer unless it says otherwise. */
 export const defaultCallTimeout = Duration.seconds(5)
@@ -181,17 +183,23 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
       new NodeUnreachable({ node: endpoint(to.node), outcome: "NotSent", reason: "its lease is closed" })
     )
 
-  const write = (session: Session, to: ActorAddress, message: Message): Exit.Exit<void, TellError> => {
+  const write = (
+    session: Session,
+    to: ActorAddress,
+    message: Message,
+    route?: Route
+  ): Exit.Exit<void, TellError> => {
     if (session.over !== undefined) return Exit.fail(session.failure("NotSent"))
-    const error = messages.tell(session, to, message)
+    const error = messages.tell(session, to, message, route)
     return error === undefined ? Exit.void : Exit.fail(error)
   }
 
   const request = (session: Session, to: ActorAddress, message: Message, timeout: number) =>
     Effect.callback<Exit.Exit<unknown, unknown>, AskError>((resume) => {
       if (session.over !== undefined) return resume(Exit.fail(session.failure("NotSent")))
-      const forget = messages.ask(session, to, message, timeout, resume)
-      return Effect.sync(forget)
+      const asker = new Resumed(message, to.name, timeout, resume)
+      messages.ask(session, to, asker)
+      return Effect.sync(() => asker.abandon())
     })
 
   const delivery = Delivery.of({
@@ -224,17 +232,19 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
           Effect.flatMap((session) => request(session, to, message, timeout))
         )
       }),
-    tryTell: (to, message) => {
-      const session = peers.open(to.node)
-      if (session !== undefined) return session.hasRoom && !session.muted ? write(session, to, message) : undefined
-      return sameNode(to.node, self) ? inner.tryTell?.(to, message) : undefined
+    tryTell: (route, message) => {
+      const session = messages.sessionOf(route) ?? peers.open(route.address.node)
+      if (session === undefined) return sameNode(route.address.node, self) ? inner.tryTell?.(route, message) : undefined
+      return session.hasRoom && !session.muted ? write(session, route.address, message, route) : undefined
     },
-    tryAsk: (to, message, timeout, resume) => {
-      const session = peers.open(to.node)
+    tryAsk: (route, asker) => {
+      const session = messages.sessionOf(route) ?? peers.open(route.address.node)
       if (session === undefined) {
-        return sameNode(to.node, self) ? inner.tryAsk?.(to, message, timeout, resume) : undefined
+        return sameNode(route.address.node, self) && (inner.tryAsk?.(route, asker) ?? false)
       }
-      return session.hasRoom && !session.muted ? messages.ask(session, to, message, timeout, resume) : undefined
+      if (!session.hasRoom || session.muted) return false
+      messages.ask(session, route.address, asker, route)
+      return true
     }
   })
 

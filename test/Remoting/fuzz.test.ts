@@ -11,6 +11,7 @@ import { Framer } from "../../src/Remoting/internal/framer.ts"
 import * as Handshake from "../../src/Remoting/internal/handshake.ts"
 import { Messages } from "../../src/Remoting/internal/messages.ts"
 import { Buffers, Session } from "../../src/Remoting/internal/session.ts"
+import { Turns } from "../../src/Remoting/internal/turns.ts"
 import { Malformed } from "../../src/Remoting/internal/wire.ts"
 import { Remoting } from "../../src/Remoting/Remoting.ts"
 import type { Connection } from "../../src/Remoting/Transport.ts"
@@ -172,6 +173,7 @@ describe("frames that went wrong", () => {
         yield* calls.serveGroup(Group).pipe(Effect.provide(handlers))
         let number = 0
         const buffers = new Buffers()
+        const turns = new Turns()
         const open = () =>
           new Session({
             connection: connection(),
@@ -181,6 +183,7 @@ describe("frames that went wrong", () => {
             number: ++number,
             outboxBytes: 1024 * 1024,
             buffers,
+            turns,
             now: () => 0,
             onData: messages.onData,
             onControl: calls.onControl,

@@ -11,7 +11,7 @@ import { decide, type Directive } from "../Supervision.ts"
 import type { StopReason } from "../SystemEvents.ts"
 import type { HandlerTable } from "./Cell.ts"
 import { CellMailbox } from "./CellMailbox.ts"
-import { Asked, type Envelope } from "./Envelope.ts"
+import { Asked, Asker, type Envelope } from "./Envelope.ts"
 import { Alarm, type Extras } from "./Extras.ts"
 import { followOn } from "./followOn.ts"
 import { Idleness } from "./Idleness.ts"
@@ -370,7 +370,7 @@ export abstract class CellLife extends CellMailbox {
     const stopped = this.depth === 0 ? undefined : new ActorStopped({ name: this.name })
     for (let envelope = this.poll(); envelope !== undefined; envelope = this.poll()) {
       if (envelope instanceof Task) continue
-      if (moves && !(envelope instanceof Asked)) {
+      if (moves && !(envelope instanceof Asked || envelope instanceof Asker)) {
         rest.push(envelope)
         continue
       }

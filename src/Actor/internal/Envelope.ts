@@ -1,7 +1,9 @@
 /** A message in a mailbox, and what becomes of it. */
+import { Duration, Exit, Tracer } from "effect"
+import type { Message, Trace } from "../Delivery.ts"
 import { type AskError, AskTimeout } from "../errors.ts"
-import { Duration, Exit, type Tracer } from "effect"
-import { Deadline, type Timeouts } from "./Timeouts.ts"
+import type { KindDefinition } from "../Kind.ts"
+import { Deadline, disarm, type Timeouts } from "./Timeouts.ts"
 
 export interface Envelope {
   readonly tag: string
@@ -26,6 +28,10 @@ export class Forwarded {
   }
 }
 
+/** The sender's span, as far as it travels. */
+export const spanOf = (trace: Trace | undefined): Tracer.AnySpan | undefined =>
+  trace === undefined ? undefined : Tracer.externalSpan(trace)
+
 /** A message without an answer. */
 export class Told implements Envelope {
   readonly tag: string
@@ -40,6 +46,134 @@ export class Told implements Envelope {
   reply(): void {}
   succeed(): void {}
   refuse(): void {}
+}
+
+/** One that came from afar: what a `Delivery` is given, and what it puts into the mailbox, in one object. */
+export class Brought extends Told implements Message {
+  readonly kind: KindDefinition
+  readonly trace: Trace | undefined
+  constructor(kind: KindDefinition, tag: string, payload: unknown, trace: Trace | undefined) {
+    super(tag, payload, spanOf(trace))
+    this.kind = kind
+    this.trace = trace
+  }
+}
+
+/** Whoever has taken an asker's question along, and keeps it in mind. */
+export interface Carrier {
+  /** nobody wants the answer any more */
+  forget(asker: Asker): void
+}
+
+/**
+ * An ask on its way, and whoever waits for its answer: the message, its envelope, its deadline, and where its carrier writes down
+ * what it knows about it, in one object. Only the first answer counts.
+ */
+export abstract class Asker extends Deadline implements Envelope, Message {
+  readonly kind: KindDefinition
+  readonly tag: string
+  readonly payload: unknown
+  readonly trace: Trace | undefined
+  /** the actor's */
+  readonly name: string
+  /** milliseconds */
+  readonly timeout: number
+  /** it was answered, or given up */
+  over = false
+  carrier: Carrier | undefined = undefined
+  /** the carrier's own: its number among those in flight, in two parts */
+  slot = 0
+  use = 0
+  /** the carrier's own: what it left with */
+  batch = 0
+  cargo: unknown = undefined
+  /** the carrier's own: how its answer is read */
+  reading: unknown = undefined
+
+  constructor(
+    kind: KindDefinition,
+    tag: string,
+    payload: unknown,
+    trace: Trace | undefined,
+    name: string,
+    timeout: number
+  ) {
+    super()
+    this.kind = kind
+    this.tag = tag
+    this.payload = payload
+    this.trace = trace
+    this.name = name
+    this.timeout = timeout
+  }
+
+  protected abstract onSuccess(value: unknown): void
+  /** a handler's typed error, or its success */
+  protected abstract onExit(exit: Exit.Exit<unknown, unknown>): void
+  protected abstract onRefused(error: AskError): void
+
+  get span(): Tracer.AnySpan | undefined {
+    return spanOf(this.trace)
+  }
+
+  get abandoned(): boolean {
+    return this.over
+  }
+
+  private end(): boolean {
+    if (this.over) return false
+    this.over = true
+    disarm(this)
+    return true
+  }
+
+  succeed(value: unknown): void {
+    if (this.end()) this.onSuccess(value)
+  }
+
+  reply(exit: Exit.Exit<unknown, unknown>): void {
+    if (this.end()) this.onExit(exit)
+  }
+
+  refuse(error: AskError): void {
+    if (this.end()) this.onRefused(error)
+  }
+
+  expire(): void {
+    if (!this.end()) return
+    this.carrier?.forget(this)
+    this.onRefused(
+      new AskTimeout({ name: this.name, request: this.tag, timeout: Duration.millis(this.timeout) })
+    )
+  }
+
+  /** Nobody waits any more: whoever carries it need not bring an answer. */
+  abandon(): void {
+    if (this.end()) this.carrier?.forget(this)
+  }
+}
+
+/** An asker that wants the handler's exit inside of that of the delivery. */
+export class Resumed extends Asker {
+  private readonly resume: (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
+  constructor(
+    { kind, payload, tag, trace }: Message,
+    name: string,
+    timeout: number,
+    resume: (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
+  ) {
+    super(kind, tag, payload, trace, name, timeout)
+    this.resume = resume
+  }
+  protected onSuccess(value: unknown): void {
+    this.resume(Exit.succeed(Exit.succeed(value)))
+  }
+  protected onExit(exit: Exit.Exit<unknown, unknown>): void {
+    this.resume(Exit.succeed(exit))
+  }
+  protected onRefused(error: AskError): void {
+    this.resume(Exit.fail(error))
+  }
 }
 
 /**

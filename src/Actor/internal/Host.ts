@@ -108,6 +108,8 @@ export class Host {
   readonly runFork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
   readonly cells: Names<Cell>
   readonly registrations = new Map<string, Registration>()
+  /** the same by their definitions; another map after each change, since each message from afar is looked up here */
+  kinds: ReadonlyMap<string, KindDefinition> = new Map()
   readonly kindNames: SubscriptionRef.SubscriptionRef<ReadonlyArray<string>>
   readonly listeners = new Set<Queue.Queue<Termination>>()
   /** set once by the actor system: what refs made here are bound to */
@@ -155,11 +157,13 @@ export class Host {
           return Effect.die(new Error(`the kind ${name} is registered twice on one node`))
         }
         this.registrations.set(name, registration)
+        this.kinds = new Map(this.kinds).set(name, registration.definition)
         return changed
       }),
       () =>
         Effect.suspend(() => {
           this.registrations.delete(name)
+          this.kinds = new Map([...this.kinds].filter(([other]) => other !== name))
           const cells = this.cells.all().filter((cell) => cell.registration === registration)
           return Effect.andThen(changed, this.stopAll(cells, "Withdrawn", { now: true }))
         })

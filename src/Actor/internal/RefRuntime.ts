@@ -4,12 +4,12 @@
 import { Cause, Duration, Effect, Effectable, Exit, Fiber, Schedule, Stream } from "effect"
 import { type ActorRef, type AskOptions, defaultAskTimeout } from "../ActorRef.ts"
 import type { ActorAddress } from "../Address.ts"
-import type { Delivery, Message } from "../Delivery.ts"
+import type { Delivery, Message, Route, Trace } from "../Delivery.ts"
 import { type AskError, AskTimeout, type LookupError, type TellError } from "../errors.ts"
 import type { KindDefinition } from "../Kind.ts"
 import type { Placement } from "../Placement.ts"
 import { Accepted, type Cell } from "./Cell.ts"
-import { Asked, type Envelope, Told } from "./Envelope.ts"
+import { Asked, Asker, type Envelope, Told } from "./Envelope.ts"
 import type { Host } from "./Host.ts"
 import { handleNow, offer, offerAsk } from "./offer.ts"
 import { Status } from "./Status.ts"
@@ -86,28 +86,21 @@ export class RefRuntime {
 
   /** A tell to another node in its simplest case; undefined where it is not that simple, and nothing has happened. */
   tryTell(ref: Ref, message: Message): Exit.Exit<void, TellError> | undefined {
-    const exit = this.delivery.tryTell?.(ref.address, message)
+    const exit = this.delivery.tryTell?.(ref, message)
     return exit === undefined || (Exit.isFailure(exit) && strayed(failureOf(exit))) ? undefined : exit
   }
 
-  /** An ask to another node in its simplest case; undefined where it is not that simple, and nothing has happened. */
-  tryAsk(
-    ref: Ref,
-    message: Message,
-    timeout: number,
-    resume: (effect: Effect.Effect<unknown, unknown>) => void
-  ): (() => void) | undefined {
-    const deadline = this.host.timeouts.now() + timeout
-    const address = ref.address
-    return this.delivery.tryAsk?.(address, message, timeout, (exit) => {
-      if (Exit.isSuccess(exit)) return resume(exit.value)
-      const error = failureOf(exit)
-      resume(
-        strayed(error)
-          ? Effect.flatten(this.askAgain(ref, message, timeout, deadline, address, error))
-          : exit
-      )
-    })
+  /** An ask to another node in its simplest case; false where it is not that simple, and nothing has happened. */
+  tryAsk(asker: RefAsker): boolean {
+    return this.delivery.tryAsk?.(asker.ref, asker) ?? false
+  }
+
+  /** What to do with an ask that was refused: to look for its actor anew, where that may help. */
+  refused(asker: RefAsker, address: ActorAddress, error: AskError): Effect.Effect<unknown, unknown> {
+    if (!strayed(error)) return Exit.fail(error)
+    // where it was refused at once, its time has not begun to run
+    const deadline = asker.due === 0 ? this.host.timeouts.now() + asker.timeout : asker.due
+    return Effect.flatten(this.askAgain(asker.ref, asker, asker.timeout, deadline, address, error))
   }
 
   /** An ask that could not go straight to a cell. The first attempt costs nothing on top of `Delivery`. */
@@ -198,7 +191,7 @@ const samePlacement = (a: ActorAddress, b: ActorAddress): boolean =>
   a.node.incarnation === b.node.incarnation
 
 /** A reference. `tell` and `ask` are made on first use, from classes shared by all references of the kind. */
-export class Ref implements ActorRef {
+export class Ref implements ActorRef, Route {
   readonly name: string
   readonly dataCenter: string | undefined
   /** where messages go straight to; undefined: the actor is elsewhere, or was not found here */
@@ -206,6 +199,8 @@ export class Ref implements ActorRef {
   private readonly classes: SurfaceClasses
   /** undefined: that of the cell, which is made when somebody wants it */
   private known: ActorAddress | undefined
+  /** what `Delivery` remembers of the way to the address */
+  found: unknown = undefined
 
   constructor(classes: SurfaceClasses, name: string, address: ActorAddress, dataCenter: string | undefined) {
     this.classes = classes
@@ -229,6 +224,7 @@ export class Ref implements ActorRef {
 
   moveTo(address: ActorAddress): void {
     this.known = address
+    this.found = undefined
     this.cell = this.runtime.host.cellAt(address)
   }
 
@@ -251,12 +247,14 @@ export class Ref implements ActorRef {
 
 // ---- messages as effects ------------------------------------------------------------------------------------------------
 
-interface TellEffect extends Envelope {
+interface TellEffect extends Envelope, Message {
+  readonly tag: string
+  readonly payload: unknown
   readonly ref: Ref
 }
 
 /**
- * A tell: the effect, and the envelope in the mailbox, in one object. It is immutable, so it may run more than once. A plain
+ * A tell: the effect, the envelope in the mailbox, and the message for another node, in one object. It is immutable, so it may run more than once. A plain
  * constructor, because a class that extends the prototype of an effect costs twice as much to make.
  */
 const TellEffect = function(
@@ -282,18 +280,26 @@ TellEffect.prototype = Object.assign(
         : tellSlowly(self, fiber)
     }
   }),
-  { reply: () => {}, succeed: () => {}, refuse: () => {}, abandoned: false, span: undefined }
+  { reply: () => {}, succeed: () => {}, refuse: () => {}, abandoned: false, span: undefined, trace: undefined }
 )
+Object.defineProperty(TellEffect.prototype, "kind", {
+  get(this: TellEffect): KindDefinition {
+    return this.ref.kind
+  }
+})
 
 /** A tell that did not go straight in. Offering again is no second message: what is not accepted leaves no trace. */
 const tellSlowly = (
-  { payload, ref, tag }: TellEffect,
+  self: TellEffect,
   fiber: Fiber.Fiber<unknown, unknown>
 ): Effect.Effect<void, TellError> => {
+  const { payload, ref, tag } = self
   const cell = ref.cell
   const elsewhere = () => ref.runtime.tell(ref, messageOf(ref, tag, payload, fiber))
   if (cell === undefined) {
-    return ref.runtime.tryTell(ref, messageOf(ref, tag, payload, fiber)) ?? elsewhere()
+    // without a span to tell of, it is the message itself
+    const message = fiber.cache.span === undefined ? self : messageOf(ref, tag, payload, fiber)
+    return ref.runtime.tryTell(ref, message) ?? elsewhere()
   }
   return offer(cell, new Told(tag, payload, cell.registration.options.trace ? fiber.cache.span : undefined), elsewhere)
 }
@@ -360,33 +366,58 @@ const elsewhere = ({ payload, ref, tag, timeout }: AskEffect, fiber: Fiber.Fiber
   ref.runtime.ask(ref, messageOf(ref, tag, payload, fiber), timeout)
 
 /** An ask of an actor that is on another node, or nowhere. */
-const askElsewhere = (self: AskEffect, fiber: Fiber.Fiber<unknown, unknown>) => {
-  const { payload, ref, tag, timeout } = self
-  return ref.cell === undefined
+const askElsewhere = (self: AskEffect, fiber: Fiber.Fiber<unknown, unknown>) =>
+  self.ref.cell === undefined
     ? Effect.callback<unknown, unknown>((resume) => {
-      const forget = ref.runtime.tryAsk(ref, messageOf(ref, tag, payload, fiber), timeout, resume)
-      return forget === undefined ? resume(elsewhere(self, fiber)) : Effect.sync(forget)
+      const asker = new RefAsker(self, fiber, resume)
+      if (!self.ref.runtime.tryAsk(asker)) return resume(elsewhere(self, fiber))
+      return asker.over ? undefined : Effect.sync(() => asker.abandon())
     })
     : elsewhere(self, fiber)
+
+/** A fiber that waits for an answer from another node. */
+class RefAsker extends Asker {
+  readonly ref: Ref
+  private readonly address: ActorAddress
+  private readonly resume: (effect: Effect.Effect<unknown, unknown>) => void
+
+  constructor(
+    { payload, ref, tag, timeout }: AskEffect,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    resume: (effect: Effect.Effect<unknown, unknown>) => void
+  ) {
+    super(ref.kind, tag, payload, traceOf(fiber), ref.name, timeout)
+    this.ref = ref
+    this.address = ref.address
+    this.resume = resume
+  }
+
+  protected onSuccess(value: unknown): void {
+    this.resume(Exit.succeed(value))
+  }
+
+  protected onExit(exit: Exit.Exit<unknown, unknown>): void {
+    this.resume(exit)
+  }
+
+  protected onRefused(error: AskError): void {
+    this.resume(this.ref.runtime.refused(this, this.address, error))
+  }
 }
 
 const ask = (ref: Ref, tag: string, payload: unknown, options: AskOptions | undefined) =>
   new AskEffect(ref, tag, payload, options?.timeout === undefined ? defaultAskTimeout : millisOf(options.timeout))
 
-/** The message for `Delivery`, with what of its sender's span travels. */
-const messageOf = (
-  ref: Ref,
-  tag: string,
-  payload: unknown,
-  fiber: Fiber.Fiber<unknown, unknown> | undefined
-): Message => {
-  const span = fiber?.cache.span
-  return span === undefined ? { kind: ref.kind, tag, payload } : {
-    kind: ref.kind,
-    tag,
-    payload,
-    trace: { traceId: span.traceId, spanId: span.spanId, sampled: span.sampled }
-  }
+/** What of its sender's span travels with a message. */
+const traceOf = (fiber: Fiber.Fiber<unknown, unknown>): Trace | undefined => {
+  const { span } = fiber.cache
+  return span === undefined ? undefined : { traceId: span.traceId, spanId: span.spanId, sampled: span.sampled }
+}
+
+/** The message for `Delivery`. */
+const messageOf = (ref: Ref, tag: string, payload: unknown, fiber: Fiber.Fiber<unknown, unknown>): Message => {
+  const trace = traceOf(fiber)
+  return trace === undefined ? { kind: ref.kind, tag, payload } : { kind: ref.kind, tag, payload, trace }
 }
 
 /** milliseconds of an ask for a chunk that the other side may take to wait for one */

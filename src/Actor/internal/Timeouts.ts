@@ -31,6 +31,18 @@ class Line {
   }
 }
 
+/** Forgets a deadline, wherever it waits; no effect when it does not. */
+export const disarm = (deadline: Deadline): void => {
+  const line = deadline.list
+  if (line === undefined) return
+  const { next, previous } = deadline
+  if (previous === undefined) line.head = next
+  else previous.next = next
+  if (next === undefined) line.tail = previous
+  else next.previous = previous
+  deadline.list = deadline.previous = deadline.next = undefined
+}
+
 export class Timeouts {
   private readonly clock: Clock.Clock
   private readonly runFork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
@@ -76,14 +88,7 @@ export class Timeouts {
 
   /** Forgets it; no effect when it is not waiting. */
   cancel(deadline: Deadline): void {
-    const line = deadline.list
-    if (line === undefined) return
-    const { next, previous } = deadline
-    if (previous === undefined) line.head = next
-    else previous.next = next
-    if (next === undefined) line.tail = previous
-    else next.previous = previous
-    deadline.list = deadline.previous = deadline.next = undefined
+    disarm(deadline)
   }
 
   /** Forgets all; nothing falls due any more. */

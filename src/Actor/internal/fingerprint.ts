@@ -2,6 +2,7 @@
 import { Schema, SchemaRepresentation } from "effect"
 import { RpcSchema } from "effect/rpc"
 import type { MessageDefinition } from "../Kind.ts"
+import { layoutOf, signature } from "./layout.ts"
 
 const canonical = (value: unknown): unknown =>
   Array.isArray(value)
@@ -14,8 +15,10 @@ const canonical = (value: unknown): unknown =>
     ? String(value)
     : value
 
-/** The encoded side decides: it is what travels. */
-const describe = (schema: Schema.Top): unknown => {
+/** The encoded side decides: it is what travels. So does the layout, for those who need no other encoding. */
+const describe = (schema: Schema.Top): unknown => [encoded(schema), signature(layoutOf(schema))]
+
+const encoded = (schema: Schema.Top): unknown => {
   if (RpcSchema.isStreamSchema(schema)) {
     return { stream: [describe(schema.success as Schema.Top), describe(schema.error as Schema.Top)] }
   }

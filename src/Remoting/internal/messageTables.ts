@@ -2,16 +2,18 @@
  * What the data lane keeps about a session: numbers given and heard, asks in flight and asks being answered, with the operations of
  * the wire and their limits.
  */
-import { Duration, Exit } from "effect"
 import type { ActorAddress } from "../../Actor/Address.ts"
-import type { Message, Trace } from "../../Actor/Delivery.ts"
-import { AskError, AskTimeout } from "../../Actor/errors.ts"
-import { Deadline } from "../../Actor/internal/Timeouts.ts"
+import type { Route, Trace } from "../../Actor/Delivery.ts"
+import type { AskError } from "../../Actor/errors.ts"
+import type { Asker, Carrier } from "../../Actor/internal/Envelope.ts"
 import type { KindDefinition, MessageDefinition } from "../../Actor/Kind.ts"
 import type { DeadLetterReason } from "../../Actor/SystemEvents.ts"
 import { type Codec, codecOf, type Mode } from "./codec.ts"
-import { Bulk, type Session } from "./session.ts"
-import { Writer } from "./wire.ts"
+import type { Compact } from "./compact.ts"
+import { type Detached, type Places, placesOf } from "./attached.ts"
+import { Bulk, maxParts, partsCapability } from "./bulk.ts"
+import type { Session } from "./session.ts"
+import { Malformed, type Reader, Writer } from "./wire.ts"
 
 export const Op = {
   Kind: 1,
@@ -28,7 +30,9 @@ export const Op = {
   /** a span's ids, for the next tell or ask */
   Trace: 12,
   /** a target in full, for the message behind it: large ones travel apart, and numbers may be forgotten meanwhile */
-  Inline: 13
+  Inline: 13,
+  /** what of the next message travels beside it, in further parts */
+  Beside: 14
 } as const
 
 export const maxKinds = 1000
@@ -50,12 +54,17 @@ export class OutTag {
   readonly payload: Codec
   readonly success: Codec
   readonly error: Codec
+  readonly places: Places | undefined
+  /** how to write small payloads where they leave from */
+  readonly compact: Compact | undefined
   constructor(number: number, message: MessageDefinition, mode: Mode) {
     this.number = number
     this.message = message
     this.payload = codecOf(message.payload, mode)
     this.success = codecOf(message.success, mode)
     this.error = codecOf(message.error, mode)
+    this.places = placesOf(message.payload)
+    this.compact = this.payload.compact
   }
 }
 
@@ -71,51 +80,70 @@ export interface InKind {
   readonly mode: Mode
 }
 
-export interface InTag {
+/** A message that the peer may send, and what this node knows of it; looked up anew where the kind is registered anew. */
+export class InTag {
   readonly kind: InKind
   readonly tag: string
+  definition: KindDefinition | undefined = undefined
+  message: MessageDefinition | undefined = undefined
+  payload: Codec | undefined = undefined
+  success: Codec | undefined = undefined
+
+  constructor(kind: InKind, tag: string) {
+    this.kind = kind
+    this.tag = tag
+  }
+
+  /** False: it is not in that definition. */
+  learn(definition: KindDefinition): boolean {
+    const message = definition.messages.get(this.tag)
+    if (message === undefined) return false
+    this.definition = definition
+    this.message = message
+    this.payload = codecOf(message.payload, this.kind.mode)
+    this.success = codecOf(message.success, this.kind.mode)
+    return true
+  }
 }
 
-export interface InTarget {
+export interface InTarget extends Route {
   readonly kind: InKind
-  readonly address: ActorAddress
 }
 
-export interface Undeliverable {
-  readonly _tag: "Undeliverable"
+/** Why a message reaches nobody. */
+export class Undeliverable {
   readonly reason: DeadLetterReason
   readonly error: AskError
+  constructor(reason: DeadLetterReason, error: AskError) {
+    this.reason = reason
+    this.error = error
+  }
 }
 
-export type Decoded = Undeliverable | {
-  readonly _tag: "Decoded"
-  readonly message: Message
-  readonly definition: MessageDefinition
+/** What a reference remembers: the session to its actor's node, and its actor's number there. */
+export class Lane {
+  readonly tables: Tables
+  readonly number: number
+  /** numbers given before the last forgetting mean nothing any more */
+  readonly generation: number
+  constructor(tables: Tables, number: number) {
+    this.tables = tables
+    this.number = number
+    this.generation = tables.generation
+  }
 }
 
-export const undeliverable = (reason: DeadLetterReason, error: AskError): Undeliverable => ({
-  _tag: "Undeliverable",
-  reason,
-  error
-})
-
-/** An ask that is being answered here. */
-export interface Serving {
-  over: boolean
-  forget: (() => void) | undefined
-}
-
-export const giveUp = (serving: Serving) => {
-  serving.over = true
-  serving.forget?.()
-}
-
-export class Tables {
+export class Tables implements Carrier {
+  readonly session: Session
+  /** times that the targets were forgotten */
+  generation = 0
+  /** the message that was sent last, mostly the next one too */
+  lastKind: KindDefinition | undefined = undefined
+  lastTag = ""
+  lastOut: OutTag | undefined = undefined
   readonly outKinds = new Map<KindDefinition, OutKind>()
   readonly outTags: Array<{ readonly kind: string; readonly tag: string }> = []
   outTargets = new Map<string, number>()
-  /** the same by the very address, which references keep */
-  outAddresses = new Map<ActorAddress, number>()
   outNames: Array<string> = []
   /** targets that the peer does not have any more, by key */
   readonly gone = new Set<string>()
@@ -125,30 +153,41 @@ export class Tables {
   /** of the next message */
   trace: Trace | undefined
   inline: InTarget | undefined
+  beside: Omit<Detached, "rest"> | undefined
+  /** of the large message that is being read */
+  parts: ReadonlyArray<Uint8Array> | undefined
+  /** does the peer know of parts? undefined: not asked yet */
+  inParts: boolean | undefined
   /** large messages that have not left yet, by target: what follows to the same one must not overtake them */
   readonly bulkTo = new Map<string, number>()
   readonly asks = new Asks()
-  readonly serving = new Map<number, Serving>()
+  /** asks of the peer that are being answered, by slot */
+  readonly serving = new Map<number, Asker>()
+
+  constructor(session: Session) {
+    this.session = session
+  }
+
+  forget(asker: Asker): void {
+    if (this.asks.take(asker.slot, asker.use) !== undefined) cancel(this, asker)
+  }
 }
 
 /**
- * Asks in flight, by number. A number is a slot and how often the slot was used, so that a late answer never meets another ask;
- * a Map would be built anew again and again while asks come and go.
+ * Asks in flight. An ask's number is a slot and how often slots were used, so that a late answer never meets another ask; a Map
+ * would be built anew again and again while asks come and go.
  */
 export class Asks {
-  private readonly slots: Array<PendingAsk | undefined> = []
+  private readonly slots: Array<Asker | undefined> = []
   private readonly free: Array<number> = []
   private uses = 0
 
-  number(): number {
-    const slot = this.free.pop() ?? this.slots.push(undefined) - 1
+  /** Gives it a number; there must be room. */
+  put(asker: Asker): void {
+    asker.slot = this.free.pop() ?? this.slots.push(undefined) - 1
     // wraps around long after any answer could be late
-    this.uses = (this.uses + 1) % maxUses
-    return this.uses * maxSlots + slot
-  }
-
-  set(ask: PendingAsk): void {
-    this.slots[ask.number % maxSlots] = ask
+    asker.use = this.uses = (this.uses + 1) & maxUse
+    this.slots[asker.slot] = asker
   }
 
   get full(): boolean {
@@ -156,68 +195,36 @@ export class Asks {
   }
 
   /** The ask of that number, which is no longer in flight then. */
-  take(number: number): PendingAsk | undefined {
-    const slot = number % maxSlots
-    const ask = this.slots[slot]
-    if (ask === undefined || ask.number !== number) return undefined
+  take(slot: number, use: number): Asker | undefined {
+    const asker = this.slots[slot]
+    if (asker === undefined || asker.use !== use) return undefined
     this.slots[slot] = undefined
     this.free.push(slot)
-    return ask
+    return asker
   }
 
-  takeAll(): ReadonlyArray<PendingAsk> {
-    const asks = this.slots.filter((ask) => ask !== undefined)
+  takeAll(): ReadonlyArray<Asker> {
+    const askers = this.slots.filter((asker) => asker !== undefined)
     this.slots.length = 0
     this.free.length = 0
-    return asks
+    return askers
   }
 }
 
+/** 16 bits */
 export const maxSlots = 0x10000
-export const maxUses = 0x1000000
+/** 24 bits */
+export const maxUse = 0xffffff
 
-export type Answer = (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => void
-
-export class PendingAsk extends Deadline {
-  readonly number: number
-  readonly session: Session
-  readonly tables: Tables
-  readonly name: string
-  readonly tag: OutTag
-  readonly timeout: number
-  /** the session's batch that carries it */
-  batch = 0
-  /** or the large message that is it */
-  bulk: Bulk | undefined = undefined
-  readonly resume: Answer
-
-  constructor(session: Session, tables: Tables, name: string, tag: OutTag, timeout: number, resume: Answer) {
-    super()
-    this.number = tables.asks.number()
-    this.session = session
-    this.tables = tables
-    this.name = name
-    this.tag = tag
-    this.timeout = timeout
-    this.resume = resume
-  }
-
-  expire(): void {
-    this.tables.asks.take(this.number)
-    cancel(this)
-    this.resume(Exit.fail(
-      new AskTimeout({ name: this.name, request: this.tag.message.tag, timeout: Duration.millis(this.timeout) })
-    ))
-  }
-}
-
-export const cancel = ({ bulk, number, session }: PendingAsk) => {
+/** Tells the peer that an answer is of no use any more. */
+const cancel = ({ inParts, session }: Tables, { cargo, slot, use }: Asker) => {
   if (session.over !== undefined) return
-  if (bulk !== undefined) {
-    bulk.cancelled = true
-    if (bulk.left === 0) return
+  if (cargo instanceof Bulk) {
+    cargo.cancelled = true
+    // none of it has left, or the rest never will
+    if (cargo.left === 0 || (inParts === true && !cargo.over)) return
   }
-  session.writer(overhead).byte(Op.Cancel).varint(number)
+  session.writer(overhead).byte(Op.Cancel).number(slot, use)
   session.wrote()
 }
 
@@ -227,3 +234,26 @@ export const traceTo = (writer: Writer, { sampled, spanId, traceId }: Trace) =>
 export const writeTrace = (session: Session, trace: Trace) => void traceTo(session.writer(4 * overhead), trace)
 
 export const targetKey = (to: ActorAddress) => `${to.kind}\u0000${to.name}\u0000${to.placement}\u0000${to.epoch}`
+
+// ---- what travels beside its message ----------------------------------------------------------------------------------------
+
+export const sizeOf = ({ parts }: Pick<Detached, "parts">) => parts.reduce((sum, part) => sum + part.length, 0)
+
+export const besideTo = (head: Writer, { names }: Detached): void => {
+  head.byte(Op.Beside).varint(names.length)
+  for (const name of names) head.text(name)
+}
+
+/** For a peer that knows of parts, at least none. */
+export const partsOf = (session: Session, tables: Tables, beside: Detached | undefined) => {
+  tables.inParts ??= session.supports(partsCapability)
+  return tables.inParts ? beside?.parts ?? [] : undefined
+}
+
+export const readBeside = ({ parts = [] }: Tables, reader: Reader): Omit<Detached, "rest"> => {
+  const count = reader.varint()
+  if (count > maxParts || count !== parts.length - 1) throw new Malformed("other parts than were told")
+  return { names: Array.from({ length: count }, () => reader.text(maxName)), parts: parts.slice(1) }
+}
+
+export const besideBytes = ({ beside }: Tables): number => beside === undefined ? 0 : sizeOf(beside)

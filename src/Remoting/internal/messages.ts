@@ -5,7 +5,7 @@
  */
 import { Effect, Exit, Fiber } from "effect"
 import type { ActorAddress } from "../../Actor/Address.ts"
-import type { Delivery, Message } from "../../Actor/Delivery.ts"
+import type { Delivery, Message, Route, Trace } from "../../Actor/Delivery.ts"
 import {
   ActorStopped,
   AskError,
@@ -15,20 +15,23 @@ import {
   ProtocolMismatch,
   type TellError
 } from "../../Actor/errors.ts"
-import { type Timeouts } from "../../Actor/internal/Timeouts.ts"
-import type { KindDefinition, MessageDefinition } from "../../Actor/Kind.ts"
+import { Asker, Brought } from "../../Actor/internal/Envelope.ts"
+import type { Timeouts } from "../../Actor/internal/Timeouts.ts"
+import type { KindDefinition } from "../../Actor/Kind.ts"
 import type { DeadLetterReason, SystemEvents } from "../../Actor/SystemEvents.ts"
-import { codecOf, type Mode, reasonOf } from "./codec.ts"
-import { Bulk, pieceBytes, type Session } from "./session.ts"
+import { type Codec, codecOf, type Mode, reasonOf } from "./codec.ts"
+import type { Compact } from "./compact.ts"
+import { attach, detach, type Detached, type Places, placesOf } from "./attached.ts"
+import { Bulk, largeBytes, partsCapability } from "./bulk.ts"
+import { frontBytes, type Session } from "./session.ts"
 import { Malformed, Reader, Writer } from "./wire.ts"
 import {
-  type Answer,
-  cancel,
-  type Decoded,
-  giveUp,
+  besideBytes,
+  besideTo,
   inlineTarget,
-  type InTag,
+  InTag,
   type InTarget,
+  Lane,
   maxKinds,
   maxName,
   maxServing,
@@ -37,14 +40,22 @@ import {
   Op,
   OutTag,
   overhead,
-  PendingAsk,
-  type Serving,
+  partsOf,
+  readBeside,
+  sizeOf,
   Tables,
   targetKey,
   traceTo,
-  undeliverable,
+  Undeliverable,
   writeTrace
 } from "./messageTables.ts"
+
+/** Whoever names this understands kinds whose plain messages are compact. */
+export const compactCapability = "compact"
+/** by their number on the wire */
+const modes: ReadonlyArray<Mode> = ["evolving", "exact", "compact"]
+/** Messages below this are written where they leave from, in bytes. */
+const smallBytes = 4096
 
 export interface MessagesOptions {
   /** the local one */
@@ -64,77 +75,150 @@ export class Messages {
   }
 
   private tables(session: Session): Tables {
-    return (session.data ??= new Tables()) as Tables
+    return (session.data ??= new Tables(session)) as Tables
   }
 
   // ---- out -----------------------------------------------------------------------------------------------------------------
 
+  /** The open session that a route was last taken on. */
+  sessionOf({ found }: Route): Session | undefined {
+    return found instanceof Lane && found.tables.session.over === undefined ? found.tables.session : undefined
+  }
+
   /** Writes it into the session's outbox, which must have room. Undefined: it is there. */
-  tell(session: Session, to: ActorAddress, message: Message): TellError | undefined {
+  tell(session: Session, to: ActorAddress, message: Message, route?: Route): TellError | undefined {
     const tables = this.tables(session)
     const tag = this.tag(session, tables, message)
     if (!(tag instanceof OutTag)) return tag
-    const payload = this.encode(session, tables, to, tag, message)
+    if (tag.compact !== undefined && tables.bulkTo.size === 0 && tables.gone.size === 0) {
+      const target = this.target(session, tables, to, route)
+      if (typeof target !== "number") return target
+      const writer = session.writer(smallBytes)
+      const start = writer.length
+      if (message.trace !== undefined) traceTo(writer, message.trace)
+      writer.byte(Op.Tell).varint(target).varint(tag.number)
+      if (this.put(session, writer, tag.compact, message.payload)) {
+        session.wrote()
+        return undefined
+      }
+      writer.length = start
+    }
+    const beside = tag.places === undefined ? undefined : this.detach(session, tables, tag.places, message.payload)
+    const payload = this.encode(session, tables, to, tag, message, beside)
     if (!(payload instanceof Uint8Array)) return payload
-    if (payload.length > pieceBytes || (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))) {
+    if (
+      beside !== undefined || payload.length > largeBytes ||
+      (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))
+    ) {
       this.sendLarge(
         session,
         tables,
         to,
         message,
         payload,
+        beside,
         false,
         (head) => head.byte(Op.Tell).varint(inlineTarget).varint(tag.number)
       )
       return undefined
     }
-    const target = this.target(session, tables, to)
+    const target = this.target(session, tables, to, route)
+    if (typeof target !== "number") return target
     if (message.trace !== undefined) writeTrace(session, message.trace)
     session.writer(payload.length + overhead).byte(Op.Tell).varint(target).varint(tag.number).blob(payload)
     session.wrote()
     return undefined
   }
 
-  /** The same with an answer. Returns how to forget it. */
-  ask(session: Session, to: ActorAddress, message: Message, timeout: number, resume: Answer): () => void {
+  /** The same for whoever waits for an answer, and is told here too where it cannot be sent. */
+  ask(session: Session, to: ActorAddress, asker: Asker, route?: Route): void {
     const tables = this.tables(session)
-    const tag = this.tag(session, tables, message)
-    const payload = tag instanceof OutTag ? this.encode(session, tables, to, tag, message) : tag
-    if (!(payload instanceof Uint8Array) || !(tag instanceof OutTag)) {
-      resume(Exit.fail(payload as AskError))
-      return () => {}
+    const tag = this.tag(session, tables, asker)
+    if (!(tag instanceof OutTag)) return asker.refuse(tag)
+    if (tables.asks.full) return asker.refuse(session.failure("NotSent", "too many asks in flight"))
+    const error = this.write(session, tables, to, asker, tag, route)
+    if (error !== undefined) {
+      tables.asks.take(asker.slot, asker.use)
+      return asker.refuse(error)
     }
-    if (tables.asks.full) {
-      resume(Exit.fail(session.failure("NotSent", "too many asks in flight")))
-      return () => {}
+    asker.carrier = tables
+    asker.reading = tag
+    this.options.timeouts.add(asker.timeout, asker)
+    // last, because what it sets going may end the session
+    session.wrote()
+  }
+
+  /** Gives an ask its number and writes it; undefined: it is in the outbox. */
+  private write(
+    session: Session,
+    tables: Tables,
+    to: ActorAddress,
+    asker: Asker,
+    tag: OutTag,
+    route: Route | undefined
+  ): TellError | undefined {
+    // any number larger than that is as good as for ever
+    const timeout = Math.min(Math.ceil(asker.timeout), Number.MAX_SAFE_INTEGER)
+    tables.asks.put(asker)
+    if (tag.compact !== undefined && tables.bulkTo.size === 0 && tables.gone.size === 0) {
+      const target = this.target(session, tables, to, route)
+      if (typeof target !== "number") return target
+      const writer = session.writer(smallBytes)
+      const start = writer.length
+      if (asker.trace !== undefined) traceTo(writer, asker.trace)
+      writer.byte(Op.Ask).varint(target).varint(tag.number).number(asker.slot, asker.use).varint(timeout)
+      if (this.put(session, writer, tag.compact, asker.payload)) {
+        asker.batch = session.batch
+        return undefined
+      }
+      writer.length = start
     }
-    const ask = new PendingAsk(session, tables, to.name, tag, timeout, resume)
-    tables.asks.set(ask)
-    this.options.timeouts.add(timeout, ask)
-    if (payload.length > pieceBytes || (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))) {
-      ask.bulk = this.sendLarge(
+    const beside = tag.places === undefined ? undefined : this.detach(session, tables, tag.places, asker.payload)
+    const payload = this.encode(session, tables, to, tag, asker, beside)
+    if (!(payload instanceof Uint8Array)) return payload
+    if (
+      beside !== undefined || payload.length > largeBytes ||
+      (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))
+    ) {
+      asker.cargo = this.sendLarge(
         session,
         tables,
         to,
-        message,
+        asker,
         payload,
+        beside,
         true,
         (head) =>
-          head.byte(Op.Ask).varint(inlineTarget).varint(tag.number).varint(ask.number).varint(Math.ceil(timeout))
+          head.byte(Op.Ask).varint(inlineTarget).varint(tag.number).number(asker.slot, asker.use).varint(timeout)
       )
-    } else {
-      const target = this.target(session, tables, to)
-      if (message.trace !== undefined) writeTrace(session, message.trace)
-      const writer = session.writer(payload.length + overhead).byte(Op.Ask).varint(target).varint(tag.number)
-      writer.varint(ask.number).varint(Math.ceil(timeout)).blob(payload)
-      ask.batch = session.batch
-      session.wrote()
+      return undefined
     }
-    return () => {
-      if (tables.asks.take(ask.number) === undefined) return
-      this.options.timeouts.cancel(ask)
-      cancel(ask)
+    const target = this.target(session, tables, to, route)
+    if (typeof target !== "number") return target
+    if (asker.trace !== undefined) writeTrace(session, asker.trace)
+    const writer = session.writer(payload.length + overhead).byte(Op.Ask).varint(target).varint(tag.number)
+    writer.number(asker.slot, asker.use).varint(timeout).blob(payload)
+    asker.batch = session.batch
+    return undefined
+  }
+
+  /** Writes a small value with its length in front. False: it goes another way, or nowhere, and the writer is to be set back. */
+  private put(session: Session, writer: Writer, compact: Compact, value: unknown): boolean {
+    const at = writer.length
+    writer.length = at + 2
+    writer.fixed = true
+    try {
+      compact.write(writer, value)
+    } catch {
+      return false
+    } finally {
+      writer.fixed = false
     }
+    const bytes = writer.length - at - 2
+    if (bytes >= smallBytes || writer.length - frontBytes > session.maxMessageBytes) return false
+    writer.buffer[at] = (bytes & 0x7f) | 0x80
+    writer.buffer[at + 1] = bytes >> 7
+    return true
   }
 
   /** Queues a message that leaves in pieces. */
@@ -144,6 +228,7 @@ export class Messages {
     to: ActorAddress,
     message: Message,
     payload: Uint8Array,
+    beside: Detached | undefined,
     asked: boolean,
     operation: (head: Writer) => Writer
   ): Bulk {
@@ -151,9 +236,10 @@ export class Messages {
     const { trace } = message
     const head = new Writer()
     if (trace !== undefined) traceTo(head, trace)
+    if (beside !== undefined) besideTo(head, beside)
     head.byte(Op.Inline).text(to.kind).text(to.name).varint(to.placement).varint(to.epoch)
     operation(head).varint(payload.length)
-    const bulk = new Bulk(head.take(), payload, session.written, ({ left }) => {
+    const bulk = new Bulk(head.take(), payload, partsOf(session, tables, beside), session.written, ({ left }) => {
       const others = tables.bulkTo.get(key)! - 1
       if (others === 0) tables.bulkTo.delete(key)
       else tables.bulkTo.set(key, others)
@@ -178,34 +264,58 @@ export class Messages {
     tables: Tables,
     to: ActorAddress,
     tag: OutTag,
-    message: Message
+    message: Message,
+    beside: Detached | undefined
   ): Uint8Array | ActorStopped | InvalidData | FrameTooLarge {
     if (tables.gone.size > 0 && tables.gone.has(targetKey(to))) return new ActorStopped({ name: to.name })
     let payload: Uint8Array
     try {
-      payload = tag.payload.encode(message.payload)
+      payload = tag.payload.encode(beside === undefined ? message.payload : beside.rest)
     } catch (error) {
       return new InvalidData({ what: `${message.kind.name}.${message.tag}`, reason: reasonOf(error) })
     }
     // UTF-16 units may be three bytes each
     if (to.name.length * 3 > maxName) return new InvalidData({ what: "name", reason: "is too long" })
-    if (payload.length + overhead > session.maxMessageBytes) {
-      return new FrameTooLarge({ bytes: payload.length, limit: session.maxMessageBytes - overhead })
+    const bytes = payload.length + (beside === undefined ? 0 : sizeOf(beside))
+    if (bytes + overhead > session.maxMessageBytes) {
+      return new FrameTooLarge({ bytes, limit: session.maxMessageBytes - overhead })
     }
     return payload
   }
 
-  private tag(session: Session, tables: Tables, { kind, tag }: Message): OutTag | InvalidData {
+  /** What of the value travels beside its message, where the peer knows of that. */
+  private detach(session: Session, tables: Tables, places: Places, value: unknown): Detached | undefined {
+    tables.inParts ??= session.supports(partsCapability)
+    return tables.inParts ? detach(places, value) : undefined
+  }
+
+  private tag(session: Session, tables: Tables, message: Message): OutTag | InvalidData {
+    const { kind, tag } = message
+    if (tables.lastTag === tag && tables.lastKind === kind && tables.lastOut !== undefined) return tables.lastOut
+    const out = this.findTag(session, tables, kind, tag)
+    if (out instanceof OutTag) {
+      tables.lastKind = kind
+      tables.lastTag = tag
+      tables.lastOut = out
+    }
+    return out
+  }
+
+  private findTag(session: Session, tables: Tables, kind: KindDefinition, tag: string): OutTag | InvalidData {
     let known = tables.outKinds.get(kind)
     if (known === undefined) {
-      // Equal fingerprints on both sides admit the compact layout; else fields are told by name.
-      const mode: Mode = session.kinds.get(kind.name) === kind.fingerprint ? "exact" : "evolving"
+      // Equal fingerprints on both sides admit a layout by position; else fields are told by name.
+      const mode: Mode = session.kinds.get(kind.name) !== kind.fingerprint
+        ? "evolving"
+        : session.supports(compactCapability)
+        ? "compact"
+        : "exact"
       known = { number: tables.outKinds.size, mode, tags: new Map() }
       if (known.number >= maxKinds) {
         return new InvalidData({ what: kind.name, reason: "too many kinds on a connection" })
       }
       tables.outKinds.set(kind, known)
-      session.writer(2 * maxName).byte(Op.Kind).text(kind.name).text(kind.fingerprint).byte(mode === "exact" ? 1 : 0)
+      session.writer(2 * maxName).byte(Op.Kind).text(kind.name).text(kind.fingerprint).byte(modes.indexOf(mode))
     }
     let out = known.tags.get(tag)
     if (out === undefined) {
@@ -222,16 +332,31 @@ export class Messages {
     return out
   }
 
-  private target(session: Session, tables: Tables, to: ActorAddress): number {
-    let number = tables.outAddresses.get(to)
-    if (number !== undefined) return number
+  /** The actor's number on this session, which its peer knows from then on. */
+  private target(
+    session: Session,
+    tables: Tables,
+    to: ActorAddress,
+    route: Route | undefined
+  ): number | InvalidData {
+    if (route === undefined) return this.findTarget(session, tables, to)
+    const { found } = route
+    if (found instanceof Lane && found.tables === tables && found.generation === tables.generation) return found.number
+    const number = this.findTarget(session, tables, to)
+    if (typeof number === "number") route.found = new Lane(tables, number)
+    return number
+  }
+
+  private findTarget(session: Session, tables: Tables, to: ActorAddress): number | InvalidData {
     const key = targetKey(to)
-    number = tables.outTargets.get(key)
+    let number = tables.outTargets.get(key)
     if (number === undefined) {
+      // UTF-16 units may be three bytes each
+      if (to.name.length * 3 > maxName) return new InvalidData({ what: "name", reason: "is too long" })
       if (tables.outNames.length >= maxTargets) {
         tables.outTargets = new Map()
-        tables.outAddresses.clear()
         tables.outNames = []
+        tables.generation++
         session.writer(1).byte(Op.ForgetTargets)
       }
       number = tables.outNames.length
@@ -239,15 +364,14 @@ export class Messages {
       tables.outNames.push(to.name)
       session.writer(3 * maxName).byte(Op.Target).text(to.kind).text(to.name).varint(to.placement).varint(to.epoch)
     }
-    if (tables.outAddresses.size >= maxTargets) tables.outAddresses.clear()
-    tables.outAddresses.set(to, number)
     return number
   }
 
   // ---- in ------------------------------------------------------------------------------------------------------------------
 
-  readonly onData = (session: Session, reader: Reader): void => {
+  readonly onData = (session: Session, reader: Reader, parts?: ReadonlyArray<Uint8Array>): void => {
     const tables = this.tables(session)
+    tables.parts = parts
     let settled = 1
     while (!reader.done) {
       const from = reader.position
@@ -263,12 +387,12 @@ export class Messages {
         if (tables.inKinds.length >= maxKinds) throw new Malformed("too many kinds")
         const name = reader.text(maxName)
         const fingerprint = reader.text(maxName)
-        tables.inKinds.push({ name, fingerprint, mode: reader.byte() === 1 ? "exact" : "evolving" })
+        tables.inKinds.push({ name, fingerprint, mode: modes[reader.byte()] ?? "evolving" })
         return true
       }
       case Op.Tag: {
         if (tables.inTags.length >= maxTags) throw new Malformed("too many tags")
-        tables.inTags.push({ kind: at(tables.inKinds, reader.varint()), tag: reader.text(maxName) })
+        tables.inTags.push(new InTag(at(tables.inKinds, reader.varint()), reader.text(maxName)))
         return true
       }
       case Op.Target:
@@ -284,28 +408,34 @@ export class Messages {
       case Op.Tell: {
         const target = targetOf(tables, reader.varint())
         const tag = at(tables.inTags, reader.varint())
-        const payload = reader.blob()
-        return this.onTell(session, tables, target, tag, payload, reader.position - from)
+        const start = reader.skip(reader.varint())
+        return this.onTell(session, tables, target, tag, reader, start, from)
       }
       case Op.Ask: {
         const target = targetOf(tables, reader.varint())
         const tag = at(tables.inTags, reader.varint())
-        const number = reader.varint()
+        reader.number()
         const timeout = reader.varint()
-        this.onAsk(session, tables, target, tag, number, timeout, reader.blob())
+        this.onAsk(session, tables, target, tag, timeout, reader, reader.skip(reader.varint()))
         return true
       }
       case Op.Success:
       case Op.Failure:
-      case Op.Refused:
-        reader.position--
-        this.onReply(tables, reader.byte(), reader.varint(), reader.blob())
+      case Op.Refused: {
+        const op = reader.bytes[from]!
+        reader.number()
+        this.onReply(tables, op, reader, reader.skip(reader.varint()))
+        return true
+      }
+      case Op.Beside:
+        tables.beside = readBeside(tables, reader)
         return true
       case Op.Cancel: {
-        const number = reader.varint()
-        const serving = tables.serving.get(number)
-        tables.serving.delete(number)
-        if (serving !== undefined) giveUp(serving)
+        reader.number()
+        const serving = tables.serving.get(reader.low)
+        if (serving === undefined || serving.use !== reader.high) return true
+        tables.serving.delete(reader.low)
+        serving.abandon()
         return true
       }
       case Op.Trace:
@@ -332,29 +462,35 @@ export class Messages {
       placement: reader.varint(),
       epoch: reader.varint()
     }
-    return { kind: at(tables.inKinds, tables.inKinds.findIndex((known) => known.name === kind)), address }
+    const known = at(tables.inKinds, tables.inKinds.findIndex((known) => known.name === kind))
+    return { kind: known, address, found: undefined }
   }
 
-  /** The message as this node's own definition has it, or why it can't be. */
-  private decode(tables: Tables, { address }: InTarget, { kind, tag }: InTag, payload: Uint8Array): Decoded {
-    const { trace } = tables
-    tables.trace = undefined
-    const what = `${kind.name}.${tag}`
+  /** The payload, from `start` to where the reader is, as this node's own definition has it; or why it can't be. */
+  private decode(tables: Tables, { address }: InTarget, tag: InTag, reader: Reader, start: number): unknown {
+    const { beside } = tables
+    tables.beside = undefined
+    const { kind } = tag
     const definition = this.options.kinds().get(kind.name)
-    if (definition === undefined) return undeliverable("NoSuchActor", new ActorStopped({ name: address.name }))
+    if (definition === undefined) return new Undeliverable("NoSuchActor", new ActorStopped({ name: address.name }))
+    const what = () => `${kind.name}.${tag.tag}`
     const same = kind.fingerprint === definition.fingerprint
-    const mismatch = () => new ProtocolMismatch({ what, ours: kind.fingerprint, theirs: definition.fingerprint })
-    const message = definition.messages.get(tag)
-    if (message === undefined || (kind.mode === "exact" && !same)) return undeliverable("Undecodable", mismatch())
+    const mismatch = () =>
+      new Undeliverable(
+        "Undecodable",
+        new ProtocolMismatch({ what: what(), ours: kind.fingerprint, theirs: definition.fingerprint })
+      )
+    if ((kind.mode !== "evolving" && !same) || (tag.definition !== definition && !tag.learn(definition))) {
+      return mismatch()
+    }
     try {
-      const value = codecOf(message.payload, kind.mode).decode(payload)
-      const decoded = trace === undefined
-        ? { kind: definition, tag, payload: value }
-        : { kind: definition, tag, payload: value, trace }
-      return { _tag: "Decoded", message: decoded, definition: message }
+      const rest = read(tag.payload!, reader, start)
+      return beside === undefined ? rest : attach(placesOf(tag.message!.payload), rest, beside.names, beside.parts)
     } catch (error) {
       // where the protocols differ, the difference is the reason
-      return undeliverable("Undecodable", same ? new InvalidData({ what, reason: reasonOf(error) }) : mismatch())
+      return same
+        ? new Undeliverable("Undecodable", new InvalidData({ what: what(), reason: reasonOf(error) }))
+        : mismatch()
     }
   }
 
@@ -367,17 +503,22 @@ export class Messages {
     tables: Tables,
     target: InTarget,
     tag: InTag,
-    payload: Uint8Array,
-    bytes: number
+    reader: Reader,
+    start: number,
+    from: number
   ): boolean {
-    const decoded = this.decode(tables, target, tag, payload)
-    if (decoded._tag === "Undeliverable") {
-      this.deadLetter(target, tag.tag, decoded.reason)
-      if (decoded.reason === "NoSuchActor") this.gone(session, target)
+    const { trace } = tables
+    tables.trace = undefined
+    const bytes = reader.position - from + besideBytes(tables)
+    const payload = this.decode(tables, target, tag, reader, start)
+    if (payload instanceof Undeliverable) {
+      this.deadLetter(target, tag.tag, payload.reason)
+      if (payload.reason === "NoSuchActor") this.gone(session, target)
       return true
     }
+    const message = new Brought(tag.definition!, tag.tag, payload, trace)
     const { delivery, runFork } = this.options
-    const tried = delivery.tryTell?.(target.address, decoded.message)
+    const tried = delivery.tryTell?.(target, message)
     if (tried !== undefined && Exit.isSuccess(tried)) return true
     const done = (exit: Exit.Exit<void, TellError>) => {
       if (Exit.isSuccess(exit)) return
@@ -394,7 +535,7 @@ export class Messages {
       done(tried)
       return true
     }
-    const fiber = runFork(delivery.tell(target.address, decoded.message))
+    const fiber = runFork(delivery.tell(target.address, message))
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) {
       done(exit)
@@ -422,128 +563,147 @@ export class Messages {
     tables: Tables,
     target: InTarget,
     tag: InTag,
-    number: number,
     timeout: number,
-    payload: Uint8Array
+    reader: Reader,
+    start: number
   ): void {
-    if (tables.serving.has(number)) throw new Malformed("an ask came twice")
-    const decoded = tables.serving.size >= maxServing
-      ? undeliverable("MailboxOverflow", session.failure("NotSent", "too many unanswered asks"))
-      : this.decode(tables, target, tag, payload)
-    if (decoded._tag === "Undeliverable") {
-      if (decoded.reason !== "NoSuchActor") this.deadLetter(target, tag.tag, decoded.reason)
-      return this.refuse(session, number, decoded.error)
+    const { high, low } = reader
+    const { serving } = tables
+    if (serving.has(low)) throw new Malformed("an ask came twice")
+    const { trace } = tables
+    tables.trace = undefined
+    const payload = serving.size >= maxServing
+      ? new Undeliverable("MailboxOverflow", session.failure("NotSent", "too many unanswered asks"))
+      : this.decode(tables, target, tag, reader, start)
+    if (payload instanceof Undeliverable) {
+      if (payload.reason !== "NoSuchActor") this.deadLetter(target, tag.tag, payload.reason)
+      return this.refuse(session, low, high, payload.error)
     }
-    const { definition } = decoded
+    const asker = new RemoteAsker(this, session, tables, tag, payload, trace, target.address.name, timeout)
+    asker.slot = low
+    asker.use = high
     const { delivery, runFork } = this.options
-    const serving: Serving = { over: false, forget: undefined }
-    tables.serving.set(number, serving)
-    const answer = (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => {
-      // the asker has given it up, or is gone
-      if (serving.over) return
-      serving.over = true
-      tables.serving.delete(number)
-      if (Exit.isSuccess(exit)) return this.reply(session, number, target, definition, tag, exit.value)
-      const error = Exit.findErrorOption(exit)
-      this.refuse(
-        session,
-        number,
-        error._tag === "Some" ? error.value : new ActorStopped({ name: target.address.name })
-      )
+    if (delivery.tryAsk?.(target, asker) === true) {
+      if (!asker.over) serving.set(low, asker)
+      return
     }
-    serving.forget = delivery.tryAsk?.(target.address, decoded.message, timeout, answer)
-    if (serving.forget !== undefined) return
-    const fiber = runFork(delivery.ask(target.address, decoded.message, timeout))
-    serving.forget = () => fiber.interruptUnsafe()
+    const fiber = runFork(delivery.ask(target.address, asker, timeout))
+    const answer = (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => {
+      if (Exit.isSuccess(exit)) return asker.reply(exit.value)
+      const error = Exit.findErrorOption(exit)
+      asker.refuse(error._tag === "Some" ? error.value : new ActorStopped({ name: asker.name }))
+    }
     const exit = fiber.pollUnsafe()
-    if (exit !== undefined) answer(exit)
-    else fiber.addObserver(answer)
+    if (exit !== undefined) return answer(exit)
+    serving.set(low, asker)
+    asker.carrier = { forget: () => fiber.interruptUnsafe() }
+    fiber.addObserver(answer)
   }
 
-  private reply(
+  /** A handler's success. */
+  succeed(session: Session, tag: InTag, { name, slot, use }: Asker, value: unknown): void {
+    if (session.over !== undefined) return
+    const { compact } = tag.success!
+    if (compact !== undefined) {
+      const writer = session.writer(smallBytes)
+      const start = writer.length
+      writer.byte(Op.Success).number(slot, use)
+      if (this.put(session, writer, compact, value)) return session.wrote()
+      writer.length = start
+    }
+    this.reply(session, tag, slot, use, name, Exit.succeed(value))
+  }
+
+  reply(
     session: Session,
-    number: number,
-    target: InTarget,
-    codec: MessageDefinition,
     tag: InTag,
+    slot: number,
+    use: number,
+    name: string,
     exit: Exit.Exit<unknown, unknown>
   ): void {
+    if (session.over !== undefined) return
     const what = `reply of ${tag.kind.name}.${tag.tag}`
+    const tables = this.tables(session)
     let bytes: Uint8Array
+    let beside: Detached | undefined
     let op: number
     try {
       if (Exit.isSuccess(exit)) {
         op = Op.Success
-        bytes = codecOf(codec.success, tag.kind.mode).encode(exit.value)
+        const places = placesOf(tag.message!.success)
+        beside = places === undefined ? undefined : this.detach(session, tables, places, exit.value)
+        bytes = tag.success!.encode(beside === undefined ? exit.value : beside.rest)
       } else {
         const error = Exit.findErrorOption(exit)
         if (error._tag === "None") {
           const reason = "the handler ended without an answer"
-          return this.refuse(
-            session,
-            number,
-            new HandlerFailed({ name: target.address.name, request: tag.tag, reason })
-          )
+          return this.refuse(session, slot, use, new HandlerFailed({ name, request: tag.tag, reason }))
         }
         op = Op.Failure
-        bytes = codecOf(codec.error, tag.kind.mode).encode(error.value)
+        bytes = codecOf(tag.message!.error, tag.kind.mode).encode(error.value)
       }
     } catch (error) {
-      return this.refuse(session, number, new InvalidData({ what, reason: reasonOf(error) }))
+      return this.refuse(session, slot, use, new InvalidData({ what, reason: reasonOf(error) }))
     }
-    if (bytes.length + overhead > session.maxMessageBytes) {
+    const size = bytes.length + (beside === undefined ? 0 : sizeOf(beside))
+    if (size + overhead > session.maxMessageBytes) {
       const limit = session.maxMessageBytes - overhead
-      return this.refuse(session, number, new FrameTooLarge({ bytes: bytes.length, limit }))
+      return this.refuse(session, slot, use, new FrameTooLarge({ bytes: size, limit }))
     }
-    if (bytes.length > pieceBytes) {
-      const head = new Writer().byte(op).varint(number).varint(bytes.length).take()
-      session.sendBulk(new Bulk(head, bytes, session.written, () => {}))
-      session.wrote()
-      return
-    }
-    session.writer(bytes.length + overhead).byte(op).varint(number).blob(bytes)
+    if (beside !== undefined || bytes.length > largeBytes) {
+      const head = new Writer()
+      if (beside !== undefined) besideTo(head, beside)
+      head.byte(op).number(slot, use).varint(bytes.length)
+      session.sendBulk(new Bulk(head.take(), bytes, partsOf(session, tables, beside), session.written, () => {}))
+    } else session.writer(bytes.length + overhead).byte(op).number(slot, use).blob(bytes)
     session.wrote()
   }
 
-  private refuse(session: Session, number: number, error: AskError): void {
+  refuse(session: Session, slot: number, use: number, error: AskError): void {
     if (session.over !== undefined) return
     const bytes = codecOf(AskError, "evolving").encode(error)
-    session.writer(bytes.length + overhead).byte(Op.Refused).varint(number).blob(bytes)
+    session.writer(bytes.length + overhead).byte(Op.Refused).number(slot, use).blob(bytes)
     session.wrote()
   }
 
-  private onReply(tables: Tables, op: number, number: number, payload: Uint8Array): void {
-    const ask = tables.asks.take(number)
+  private onReply(tables: Tables, op: number, reader: Reader, start: number): void {
+    const { beside } = tables
+    tables.beside = undefined
+    const asker = tables.asks.take(reader.low, reader.high)
     // too late: it has timed out or was given up
-    if (ask === undefined) return
-    this.options.timeouts.cancel(ask)
+    if (asker === undefined) return
+    const tag = asker.reading as OutTag
+    let value: unknown
     try {
-      ask.resume(
-        op === Op.Refused
-          ? Exit.fail(codecOf(AskError, "evolving").decode(payload) as AskError)
-          : Exit.succeed(
-            op === Op.Success
-              ? Exit.succeed(ask.tag.success.decode(payload))
-              : Exit.fail(ask.tag.error.decode(payload))
-          )
-      )
+      if (op === Op.Success) {
+        value = read(tag.success, reader, start)
+        if (beside !== undefined) value = attach(placesOf(tag.message.success), value, beside.names, beside.parts)
+      } else {
+        value = op === Op.Failure
+          ? read(tag.error, reader, start)
+          : codecOf(AskError, "evolving").decode(reader.bytes.subarray(start, reader.position))
+      }
     } catch (error) {
-      ask.resume(Exit.fail(new InvalidData({ what: `reply of ${ask.tag.message.tag}`, reason: reasonOf(error) })))
+      return asker.refuse(new InvalidData({ what: `reply of ${tag.message.tag}`, reason: reasonOf(error) }))
     }
+    if (op === Op.Success) asker.succeed(value)
+    else if (op === Op.Failure) asker.reply(Exit.fail(value))
+    else asker.refuse(value as AskError)
   }
 
   // ---- end -----------------------------------------------------------------------------------------------------------------
 
   readonly onEnd = (session: Session): void => {
     const tables = this.tables(session)
-    for (const ask of tables.asks.takeAll()) {
-      this.options.timeouts.cancel(ask)
-      const unsent = ask.bulk === undefined ? ask.batch > session.leftBatch : ask.bulk.left === 0
-      ask.resume(Exit.fail(session.failure(unsent ? "NotSent" : "Unknown")))
+    for (const asker of tables.asks.takeAll()) {
+      const { batch, cargo } = asker
+      const unsent = cargo instanceof Bulk ? cargo.left === 0 : batch > session.leftBatch
+      asker.refuse(session.failure(unsent ? "NotSent" : "Unknown"))
     }
     const serving = [...tables.serving.values()]
     tables.serving.clear()
-    for (const one of serving) giveUp(one)
+    for (const asker of serving) asker.abandon()
   }
 
   /** The messages of a batch that never left are dead letters; its asks have failed `NotSent` already. */
@@ -596,6 +756,68 @@ export class Messages {
           reader.blob()
       }
     }
+  }
+}
+
+/** Whoever asks on the other node. */
+class RemoteAsker extends Asker {
+  private readonly messages: Messages
+  private readonly session: Session
+  private readonly tables: Tables
+  private readonly asked: InTag
+
+  constructor(
+    messages: Messages,
+    session: Session,
+    tables: Tables,
+    asked: InTag,
+    payload: unknown,
+    trace: Trace | undefined,
+    name: string,
+    timeout: number
+  ) {
+    super(asked.definition!, asked.tag, payload, trace, name, timeout)
+    this.messages = messages
+    this.session = session
+    this.tables = tables
+    this.asked = asked
+  }
+
+  private served(): void {
+    const { serving } = this.tables
+    if (serving.size > 0 && serving.get(this.slot) === this) serving.delete(this.slot)
+  }
+
+  protected onSuccess(value: unknown): void {
+    this.served()
+    this.messages.succeed(this.session, this.asked, this, value)
+  }
+
+  protected onExit(exit: Exit.Exit<unknown, unknown>): void {
+    this.served()
+    if (Exit.isSuccess(exit)) this.messages.succeed(this.session, this.asked, this, exit.value)
+    else this.messages.reply(this.session, this.asked, this.slot, this.use, this.name, exit)
+  }
+
+  protected onRefused(error: AskError): void {
+    this.served()
+    this.messages.refuse(this.session, this.slot, this.use, error)
+  }
+}
+
+/** What is between `start` and where the reader is, which it has passed over. */
+const read = ({ compact, decode }: Codec, reader: Reader, start: number): unknown => {
+  const { limit, position } = reader
+  if (compact === undefined) return decode(reader.bytes.subarray(start, position))
+  reader.position = start
+  reader.limit = position
+  try {
+    const value = compact.read(reader)
+    if (reader.position !== position) throw new Malformed("more than one value")
+    return value
+  } finally {
+    reader.position = position
+    reader.limit = limit
   }
 }
 

@@ -15,6 +15,7 @@ import * as Handshake from "./handshake.ts"
 import { allowedBy } from "./hosts.edge.ts"
 import { Buffers, Session, type SessionOptions } from "./session.ts"
 import { isCertificate } from "./tls.edge.ts"
+import { Turns } from "./turns.ts"
 import { Malformed } from "./wire.ts"
 
 /** Connections that have not proved who they are yet; more are closed at once. */
@@ -109,6 +110,7 @@ export class Peers {
   private readonly shunned = new Set<string>()
   private readonly muted = new Set<string>()
   private readonly buffers = new Buffers()
+  private readonly turns = new Turns()
   /** nodes that a dial is about to be connected to */
   private readonly proving = new Set<string>()
   private readonly mayDial: (host: string) => boolean
@@ -476,6 +478,7 @@ export class Peers {
       number: ++this.sessions,
       outboxBytes: settings.outboxBytes,
       buffers: this.buffers,
+      turns: this.turns,
       now: () => this.now(),
       onEnd: (session) => {
         this.byNode.clear()

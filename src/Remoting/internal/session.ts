@@ -8,11 +8,15 @@
 import { Effect } from "effect"
 import { NodeUnreachable } from "../../Actor/errors.ts"
 import type { Connection } from "../Transport.ts"
+import { Assembly, type Bulk, Pace, pieceBufferBytes } from "./bulk.ts"
 import { FrameType, type Identity, readKinds, share } from "./handshake.ts"
+import type { Turns } from "./turns.ts"
 import { Malformed, Reader, Writer } from "./wire.ts"
 
 /** A batch is sealed when it is above this, in bytes. */
 const batchBytes = 64 * 1024
+/** A batch of so many bytes leaves before the turn ends that it was written in: the peer is to have work meanwhile. */
+const partBytes = 16 * 1024
 /** Bytes left free in front of a batch, for the transport to put its header there instead of copying. */
 export const frontBytes = 8
 /** Capacity of a batch's buffer, in bytes: mostly the message that fills it still fits. */
@@ -21,38 +25,16 @@ const bufferBytes = batchBytes + 8 * 1024
 /** Buffers of batches that have left, for all sessions of a node: an idle session holds none. */
 export class Buffers {
   private readonly free: Array<Uint8Array> = []
+  private readonly freeOfPieces: Array<Uint8Array> = []
   take(): Uint8Array {
     return this.free.pop() ?? new Uint8Array(bufferBytes)
   }
+  takeForPiece(): Uint8Array {
+    return this.freeOfPieces.pop() ?? new Uint8Array(pieceBufferBytes)
+  }
   give(buffer: Uint8Array): void {
     if (buffer.length === bufferBytes && this.free.length < 16) this.free.push(buffer)
-  }
-}
-
-/** Messages above this leave in pieces of as much, in bytes, between which others leave too. */
-export const pieceBytes = batchBytes - 1024
-
-/** A large message on its way out. One at a time and in order; what is behind it to the same actor waits its turn here too. */
-export class Bulk {
-  readonly head: Uint8Array
-  readonly payload: Uint8Array
-  /** the batch that tells the numbers which this message uses: it goes first */
-  readonly after: number
-  /** called once, when its last piece has left or it never will */
-  readonly done: (bulk: Bulk) => void
-  /** bytes that have left */
-  left = 0
-  cancelled = false
-
-  constructor(head: Uint8Array, payload: Uint8Array, after: number, done: (bulk: Bulk) => void) {
-    this.head = head
-    this.payload = payload
-    this.after = after
-    this.done = done
-  }
-
-  get length(): number {
-    return this.head.length + this.payload.length
+    else if (buffer.length === pieceBufferBytes && this.freeOfPieces.length < 64) this.freeOfPieces.push(buffer)
   }
 }
 
@@ -68,10 +50,12 @@ export interface SessionOptions {
   readonly outboxBytes: number
   /** milliseconds, monotonic */
   readonly now: () => number
-  readonly onData: (session: Session, reader: Reader) => void
+  /** `parts`: of a large message, of which the reader has the first */
+  readonly onData: (session: Session, reader: Reader, parts?: ReadonlyArray<Uint8Array>) => void
   readonly onControl: (session: Session, reader: Reader) => void
   readonly onEnd: (session: Session) => void
   readonly buffers: Buffers
+  readonly turns: Turns
   /** a batch that never left, for the dead letters in it */
   readonly onLost: (session: Session, batch: Uint8Array) => void
 }
@@ -93,9 +77,9 @@ export class Session {
   private open: Writer | undefined
   private sealed: Array<Uint8Array> = []
   private bulks: Array<Bulk> = []
-  /** pieces of the large message that is coming in */
-  private pieces: Array<Uint8Array> = []
-  private piecesLength = 0
+  private readonly pace: Pace
+  /** the large message that is coming in */
+  private readonly assembly: Assembly
   /** buffers that the transport has until nothing is unsent */
   private lent: Array<Uint8Array> = []
   private queuedBytes = 0
@@ -107,6 +91,8 @@ export class Session {
   private unsettled = 0
   private readonly waiting = new Set<() => void>()
   private flushing = false
+  /** what was written leaves when the turn ends */
+  private inTurn = false
   /** what the two lanes keep about this session */
   data: unknown
   calls: unknown
@@ -118,6 +104,8 @@ export class Session {
     this.kinds = options.peer.kinds
     this.heard = options.now()
     this.credit = options.peer.windowBytes
+    this.pace = new Pace(options.peer.windowBytes / 2)
+    this.assembly = new Assembly(options.self.maxFrameBytes)
     this.connection.onIdle(() => this.idle())
   }
 
@@ -174,8 +162,23 @@ export class Session {
     return this.open
   }
 
+  /**
+   * A lone message leaves at once. What follows before it has left is gathered, as is what is written while frames are taken in,
+   * and leaves in parts as they become full.
+   */
   wrote(): void {
-    if (this.open !== undefined && this.open.length >= batchBytes) this.seal()
+    if (this.open !== undefined && this.open.length >= partBytes) {
+      if (this.connection.unsent() < batchBytes) this.flush()
+      else if (this.open.length >= batchBytes) this.seal()
+    } else if (this.options.turns.running) {
+      if (!this.inTurn) this.options.turns.wrote(this)
+      this.inTurn = true
+    } else if (this.connection.unsent() === 0) this.flush()
+  }
+
+  /** The frames of a turn are all taken. */
+  turnEnded(): void {
+    this.inTurn = false
     if (this.connection.unsent() === 0) this.flush()
   }
 
@@ -238,24 +241,20 @@ export class Session {
 
   private sendPiece(): boolean {
     const bulk = this.bulks[0]
-    if (bulk === undefined || bulk.after > this.leftBatch) return false
+    if (bulk === undefined || bulk.after > this.leftBatch || !this.pace.mayGo) return false
     if (bulk.cancelled && bulk.left === 0) {
       this.finishBulk(bulk)
       return true
     }
-    const writer = new Writer(this.options.buffers.take())
+    const writer = new Writer(this.options.buffers.takeForPiece())
     writer.length = frontBytes
-    writer.byte(FrameType.Chunk).byte(bulk.length - bulk.left <= pieceBytes ? 1 : 0)
-    const until = Math.min(bulk.length, bulk.left + pieceBytes)
-    const headLength = bulk.head.length
-    if (bulk.left < headLength) writer.raw(bulk.head.subarray(bulk.left, until))
-    writer.raw(bulk.payload.subarray(Math.max(0, bulk.left - headLength), Math.max(0, until - headLength)))
+    bulk.write(writer.byte(FrameType.Chunk))
     const piece = writer.buffer.subarray(frontBytes, writer.length)
     this.credit -= piece.length
-    bulk.left = until
     this.connection.offer(piece, frontBytes)
     this.lent.push(writer.buffer)
-    if (until === bulk.length) this.finishBulk(bulk)
+    if (bulk.over) this.finishBulk(bulk)
+    if (this.pace.left(piece.length, this.bulks.length === 0)) this.ping()
     return true
   }
 
@@ -265,26 +264,25 @@ export class Session {
     bulk.done(bulk)
   }
 
+  /** Behind what was handed to the transport so far, so that the answer tells when the peer has come there. */
+  private ping(): void {
+    this.pace.asked(this.options.now())
+    this.connection.offer(Uint8Array.of(FrameType.Ping))
+  }
+
   private onPiece(reader: Reader, length: number): void {
-    const last = reader.byte() === 1
-    const piece = reader.raw(reader.bytes.length - reader.position)
-    this.piecesLength += piece.length
-    if (this.piecesLength > this.options.self.maxFrameBytes) throw new Malformed("a message of too many pieces")
-    this.pieces.push(piece)
-    // what is put together here has a bound of its own, so that the window cannot be smaller than a message
+    const parts = this.assembly.take(reader)
+    // credit for pieces is given at once, so that the window may be smaller than a message; what they make up is charged again
     this.settled(length)
-    if (!last) return
-    const message = new Uint8Array(this.piecesLength)
-    let at = 0
-    for (const part of this.pieces) {
-      message.set(part, at)
-      at += part.length
-    }
-    this.pieces = []
-    this.piecesLength = 0
-    this.unsettled += message.length + 1
-    if (this.muted) this.settled(message.length + 1)
-    else this.options.onData(this, new Reader(message))
+    if (parts === undefined || this.muted) return
+    const first = parts[0]!
+    const beside = parts.reduce((sum, part) => sum + part.length, -first.length)
+    this.unsettled += first.length + 1 + beside
+    this.handled -= first.length + 1 + beside
+    const unsettled = this.unsettled
+    this.options.onData(this, new Reader(first), parts)
+    // what could not be handed over at once is settled as a whole when it is
+    if (unsettled - this.unsettled === first.length + 1) this.settled(beside)
   }
 
   private wakeWaiting(): void {
@@ -307,7 +305,13 @@ export class Session {
   take(frames: ReadonlyArray<Uint8Array>): void {
     this.heard = this.options.now()
     this.asked = undefined
-    for (const frame of frames) if (this.over === undefined) this.onFrame(frame)
+    const { turns } = this.options
+    turns.begin()
+    try {
+      for (const frame of frames) if (this.over === undefined) this.onFrame(frame)
+    } finally {
+      turns.end()
+    }
   }
 
   private onFrame(frame: Uint8Array): void {
@@ -316,20 +320,19 @@ export class Session {
       switch (reader.byte()) {
         case FrameType.Data:
           this.unsettled += frame.length
-          // a peer that knows the window never goes more than one frame beyond it
-          if (this.unsettled > this.options.self.windowBytes + this.options.self.maxFrameBytes) {
-            throw new Malformed("more than the window")
-          }
+          this.checkWindow()
           return this.muted ? this.settled(frame.length) : this.options.onData(this, reader)
         case FrameType.Chunk:
           this.unsettled += frame.length
+          this.checkWindow()
           return this.onPiece(reader, frame.length)
         case FrameType.Control:
           return this.options.onControl(this, reader)
         case FrameType.Ping:
           return this.sendControl(Uint8Array.of(FrameType.Pong), true)
         case FrameType.Pong:
-          return
+          this.pace.heard(this.options.now())
+          return this.flush()
         case FrameType.Credit:
           return this.onCredit(reader.varint())
         case FrameType.Kinds:
@@ -342,6 +345,12 @@ export class Session {
       if (!(error instanceof Malformed)) throw error
       this.endUnsafe(`protocol violation: ${error.message}`)
     }
+  }
+
+  /** A peer that knows the window goes at most one frame beyond it, while one large message waits for room in a mailbox. */
+  private checkWindow(): void {
+    const { maxFrameBytes, windowBytes } = this.options.self
+    if (this.unsettled > windowBytes + 2 * maxFrameBytes) throw new Malformed("more than the window")
   }
 
   private onCredit(bytes: number): void {
@@ -367,7 +376,7 @@ export class Session {
       if (now - this.asked >= patience) this.endUnsafe(`no sign of life for ${Math.round(now - this.heard)} ms`)
     } else if (now - this.heard >= quiet) {
       this.asked = now
-      this.sendControl(Uint8Array.of(FrameType.Ping), true)
+      this.ping()
     }
   }
 
@@ -383,7 +392,7 @@ export class Session {
     this.sealed = []
     const bulks = this.bulks
     this.bulks = []
-    this.pieces = []
+    this.assembly.reset()
     this.options.onEnd(this)
     for (const batch of lost) this.options.onLost(this, batch)
     for (const bulk of bulks) bulk.done(bulk)

@@ -57,7 +57,9 @@ class SocketConnection implements Connection {
   private waiter: (() => void) | undefined
   private pending: Array<Uint8Array> = []
   private pendingLength = 0
+  /** bytes given to the socket, and in how many writes, of which it has not told yet that they left */
   private writing = 0
+  private writes = 0
   private listener: (() => void) | undefined
   private readonly senders = new Set<() => void>()
 
@@ -141,13 +143,15 @@ class SocketConnection implements Connection {
       this.pending.push(header, frame)
     }
     this.pendingLength += headerBytes + length
-    if (this.writing === 0) this.write()
+    // what the kernel has taken needs no waiting for, though the platform tells of it only later
+    if (this.writing === 0 || this.socket.writableLength === 0) this.write()
     return true
   }
 
   private write(): void {
     const { pending, pendingLength, socket } = this
-    this.writing = pendingLength
+    this.writing += pendingLength
+    this.writes++
     this.pending = []
     this.pendingLength = 0
     if (pending.length === 1) socket.write(pending[0]!, this.written)
@@ -161,6 +165,7 @@ class SocketConnection implements Connection {
   }
 
   private readonly written = (): void => {
+    if (--this.writes > 0) return
     this.writing = 0
     if (this.over !== undefined) return
     if (this.pending.length > 0) this.write()

@@ -14,6 +14,11 @@ export class Malformed {
   }
 }
 
+const truncated = new Malformed("truncated")
+
+/** There is no room in a buffer that must not grow: what is written there is to go another way. */
+export const noRoom = new Malformed("no room")
+
 const utf8 = new TextEncoder()
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
@@ -21,6 +26,8 @@ const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 export class Writer {
   buffer: Uint8Array
   length = 0
+  /** its buffer is not to be replaced by a larger one: `noRoom` is thrown instead */
+  fixed = false
 
   /** with a buffer to write into, which is replaced when it is too small */
   constructor(buffer: Uint8Array | number = 256) {
@@ -30,6 +37,7 @@ export class Writer {
   ensure(more: number): void {
     const needed = this.length + more
     if (needed <= this.buffer.length) return
+    if (this.fixed) throw noRoom
     const next = new Uint8Array(Math.max(needed, this.buffer.length * 2))
     next.set(this.buffer.subarray(0, this.length))
     this.buffer = next
@@ -47,6 +55,11 @@ export class Writer {
       this.buffer[this.length++] = value
       return this
     }
+    if (value < 0x4000) {
+      this.buffer[this.length++] = (value & 0x7f) | 0x80
+      this.buffer[this.length++] = value >> 7
+      return this
+    }
     let rest = value
     while (rest > 0x7fffffff) {
       this.buffer[this.length++] = (rest % 0x80) | 0x80
@@ -57,6 +70,21 @@ export class Writer {
       rest >>>= 7
     }
     this.buffer[this.length++] = rest
+    return this
+  }
+
+  /** A number of 40 bits in two parts of 16 and 24: as one varint, always of six bytes. */
+  number(low: number, high: number): this {
+    this.ensure(6)
+    const { buffer } = this
+    const at = this.length
+    buffer[at] = (low & 0x7f) | 0x80
+    buffer[at + 1] = ((low >>> 7) & 0x7f) | 0x80
+    buffer[at + 2] = (low >>> 14) | ((high & 0x1f) << 2) | 0x80
+    buffer[at + 3] = ((high >>> 5) & 0x7f) | 0x80
+    buffer[at + 4] = ((high >>> 12) & 0x7f) | 0x80
+    buffer[at + 5] = high >>> 19
+    this.length = at + 6
     return this
   }
 
@@ -86,26 +114,42 @@ export class Writer {
 export class Reader {
   readonly bytes: Uint8Array
   position: number
+  /** nothing is read from there on */
+  limit: number
 
   constructor(bytes: Uint8Array, position = 0) {
     this.bytes = bytes
     this.position = position
+    this.limit = bytes.length
   }
 
   get done(): boolean {
-    return this.position >= this.bytes.length
+    return this.position >= this.limit
   }
 
   byte(): number {
-    const value = this.bytes[this.position++]
-    if (value === undefined) throw new Malformed("truncated")
-    return value
+    if (this.position >= this.limit) throw truncated
+    return this.bytes[this.position++]!
   }
 
   varint(): number {
-    const first = this.byte()
-    if (first < 0x80) return first
-    this.position--
+    const { bytes, limit, position } = this
+    if (position + 1 < limit) {
+      const first = bytes[position]!
+      if (first < 0x80) {
+        this.position = position + 1
+        return first
+      }
+      const second = bytes[position + 1]!
+      if (second < 0x80) {
+        this.position = position + 2
+        return (first & 0x7f) | (second << 7)
+      }
+    }
+    return this.longVarint()
+  }
+
+  private longVarint(): number {
     let value = 0
     let scale = 1
     for (let i = 0; i < 8; i++) {
@@ -120,12 +164,39 @@ export class Reader {
     throw new Malformed("a number is too long")
   }
 
+  /** the last `number`'s parts */
+  low = 0
+  high = 0
+
+  /** Reads a number of 40 bits into `low` and `high`. */
+  number(): void {
+    let low = 0
+    let high = 0
+    for (let i = 0; i < 8; i++) {
+      const byte = this.byte()
+      if (i < 4) low |= (byte & 0x7f) << (7 * i)
+      else high |= (byte & 0x7f) << (7 * (i - 4))
+      if (byte < 0x80) {
+        if (high > 0xfff) throw new Malformed("a number is too large")
+        this.low = low & 0xffff
+        this.high = (low >>> 16) | (high << 12)
+        return
+      }
+    }
+    throw new Malformed("a number is too long")
+  }
+
+  /** Passes over that many bytes, which must be there; where they began. */
+  skip(length: number): number {
+    const start = this.position
+    if (start + length > this.limit) throw truncated
+    this.position = start + length
+    return start
+  }
+
   raw(length: number): Uint8Array {
-    const end = this.position + length
-    if (end > this.bytes.length) throw new Malformed("truncated")
-    const bytes = this.bytes.subarray(this.position, end)
-    this.position = end
-    return bytes
+    const start = this.skip(length)
+    return this.bytes.subarray(start, start + length)
   }
 
   blob(): Uint8Array {
