@@ -13,6 +13,7 @@ import { Cell } from "./internal/Cell.ts"
 import { type Asker, Brought, Resumed, spanOf, Told } from "./internal/Envelope.ts"
 import { handleNow, offer, offerAsk } from "./internal/offer.ts"
 import { hostOf } from "./internal/Host.ts"
+import { isSystemTag, urgentMessage } from "./internal/systemMessages.ts"
 import type { KindDefinition } from "./Kind.ts"
 
 /** What of a span travels. */
@@ -72,10 +73,14 @@ export const makeLocal = Effect.map(ActorHost, (service) => {
   ): Effect.Effect<void, TellError> => {
     if (cell === undefined) return gone(to)
     const told = message instanceof Brought ? message : new Told(message.tag, message.payload, spanOf(message.trace))
-    return offer(cell, told, () => gone(to))
+    return isSystemTag(told.tag) && urgentMessage(cell, told) ? Exit.void : offer(cell, told, () => gone(to))
   }
   const askCell = (cell: Cell | undefined, to: ActorAddress, asker: Asker): void => {
-    const { timeout } = asker
+    const { tag, timeout } = asker
+    if (cell !== undefined && isSystemTag(tag) && urgentMessage(cell, asker)) {
+      if (!asker.over) host.timeouts.add(timeout, asker)
+      return
+    }
     if (cell === undefined || !cell.accepts) return asker.refuse(new ActorStopped({ name: to.name }))
     const here = handleNow(cell, asker)
     if (asker.over) return
