@@ -83,9 +83,6 @@ export interface LeaseObserver {
 /** Attempts of one renewal or closing before it is left to the next one: each that is repeated at once has learned something. */
 const maxAttempts = 5
 
-/** Deadline of one call, whatever the store's own: a third of the lease must leave room for a second try. */
-const callDeadline = (duration: number): number => Math.min(5_000, duration / 4)
-
 type Outcome =
   | { readonly _tag: "Written"; readonly revision: Revision }
   | { readonly _tag: "NotWritten"; readonly error: StoreUnavailable | InvalidData }
@@ -149,7 +146,7 @@ export const hold: (store: ControlStoreService, options: {
   const { key } = options
   const duration = Duration.fromInputUnsafe(options.duration)
   const millis = Duration.toMillis(duration)
-  const deadline = callDeadline(millis)
+  const deadline = Owner.callDeadline(millis)
   const clock = yield* Clock.Clock
   const instant = (): Owner.Instant => ({
     now: Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000,
@@ -294,9 +291,9 @@ export const hold: (store: ControlStoreService, options: {
       Effect.ignore
     )
   // with jitter at most D/3 apart
-  const period = Schedule.spaced(Duration.millis(millis * 0.275)).pipe(Schedule.jittered)
+  const period = Schedule.spaced(Duration.millis(Owner.renewalPeriod(millis))).pipe(Schedule.jittered)
   const whileOpen = Effect.sync(() => core.phase !== "Closed" && !core.leaving)
-  yield* Effect.sleep(Duration.millis(millis * 0.275)).pipe(
+  yield* Effect.sleep(Duration.millis(Owner.renewalPeriod(millis))).pipe(
     Effect.andThen(
       Effect.repeat(renewed, ($) => $(period).pipe(Schedule.while(() => whileOpen)))
     ),
@@ -365,7 +362,7 @@ export const observe: (
       const seen = core.leases.get(key)
       const duration = seen?.duration ?? 10_000
       for (let attempt = 0; attempt < maxAttempts; attempt++) {
-        const read = yield* attemptRead(store, key, callDeadline(duration))
+        const read = yield* attemptRead(store, key, Owner.callDeadline(duration))
         const decision = Observer.decideClose(core, key, Option.getOrUndefined(read), certain)
         if (decision._tag !== "CloseAt") return decision._tag
         const previous = Option.isSome(read) ? decodeLease(read.value.value) : undefined
@@ -376,7 +373,7 @@ export const observe: (
           writer,
           operation: ++operations
         })
-        const outcome = yield* attemptWrite(store, key, value, decision.expected, callDeadline(duration))
+        const outcome = yield* attemptWrite(store, key, value, decision.expected, Owner.callDeadline(duration))
         if (outcome._tag === "Written") return "Closed"
         if (outcome._tag !== "Conflict") return yield* outcome.error
         // somebody was faster: the next read says whether by renewing or by closing

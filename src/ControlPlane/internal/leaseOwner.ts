@@ -20,6 +20,12 @@ export interface Instant {
 /** A machine that slept shows as wall time running away from monotonic time; beyond this (ms) the owner pauses. */
 export const maxDrift = 1_000
 
+/** Deadline of one call (ms), whatever the store's own: a hung renewal must leave room for a second try within the lease. */
+export const callDeadline = (duration: number): number => Math.min(5_000, duration / 4)
+
+/** Between two renewals (ms), before jitter of a fifth: at most D/3 apart. */
+export const renewalPeriod = (duration: number): number => duration * 0.275
+
 export interface Attempt {
   readonly operation: number
   readonly sentAt: number
