@@ -22,9 +22,9 @@ import {
   type WatchEvent
 } from "./ControlStore.ts"
 import type { Answer, News, Request, Row, Write } from "./internal/sqliteProtocol.ts"
+import { makeAskWithin } from "./internal/sqliteQuestions.ts"
 import { type SqliteThread, startThread } from "./internal/sqliteThread.edge.ts"
 import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes } from "./internal/storeData.ts"
-import { readWithin, writeWithin } from "./internal/storeDeadline.ts"
 import { type Listed, makeWatchSink, type WatchSink } from "./internal/watchSink.ts"
 
 /** Every setting with its default, range and environment variable; spread it to make a group with another namespace. */
@@ -55,7 +55,11 @@ export const settings = {
     minimum: 100,
     maximum: 600_000
   }),
-  /** how often watches look for changes of other processes: half of it is their mean delay, shorter costs processor time */
+  /**
+   * how often watches look for changes of other processes. Where the system tells that the file is written to, as Linux does of
+   * local disks, they see a change within a few milliseconds anyhow, and soon look five times less often; elsewhere half of it is their
+   * mean delay, and shorter costs processor time
+   */
   pollInterval: Settings.duration({
     env: "SQLITE_POLL_INTERVAL",
     default: "20 millis",
@@ -91,6 +95,8 @@ const restarts = Schedule.min([Schedule.exponential("100 millis"), Schedule.spac
 )
 /** how long other processes may hold the file at worst, seen with eight of them writing without a pause; milliseconds */
 const stallMillis = 1_000
+
+const threadEnded = "the store's thread has ended"
 
 interface Watch {
   /** in the file, so with the namespace */
@@ -218,7 +224,7 @@ export const open = Effect.fnUntraced(function*(
   let lastReason = "nothing was heard of it"
   const opening = Effect.flatMap(ask({ op: "open" }), (answer): Effect.Effect<void, OpenError> => {
     if (answer?._tag === "Done") return Effect.void
-    lastReason = answer?._tag === "Refused" ? answer.reason : "the store's thread has ended"
+    lastReason = answer?._tag === "Refused" ? answer.reason : threadEnded
     return answer?._tag === "Refused" && answer.lasting
       ? Effect.fail(new SettingInvalid({ setting: "sqlite.file", reason: lastReason }))
       : Effect.fail(unopened(lastReason))
@@ -242,7 +248,7 @@ export const open = Effect.fnUntraced(function*(
     const answer = yield* Effect.timeoutOption(ask({ op: "probe" }), proofPatience)
     if (Option.isNone(answer)) return loseAll("the store's thread does not answer")
     if (answer.value?._tag !== "Done") {
-      return loseAll(answer.value?._tag === "Refused" ? answer.value.reason : "the store's thread has ended")
+      return loseAll(answer.value?._tag === "Refused" ? answer.value.reason : threadEnded)
     }
     const fresh = now() - asked <= proofAge
     for (const [id, watch] of watches) {
@@ -274,45 +280,36 @@ export const open = Effect.fnUntraced(function*(
 
   // ---- operations
 
-  const rows = (operation: string, request: Request): Effect.Effect<ReadonlyArray<Row>, StoreUnavailable> =>
-    ask(request).pipe(
-      Effect.flatMap((answer) =>
-        answer?._tag === "Rows"
-          ? Effect.succeed(answer.rows)
-          : Effect.fail(
-            new StoreUnavailable({
-              operation,
-              reason: answer?._tag === "Refused" ? answer.reason : "the store's thread has ended"
-            })
-          )
-      ),
-      readWithin(operation, values.requestTimeout)
-    )
+  const askWithin = yield* makeAskWithin(() => thread, values.requestTimeout)
+
+  const rows = (operation: string, request: Request): Effect.Effect<ReadonlyArray<Row>, StoreUnavailable> => {
+    const unavailable = (reason: string) => Effect.fail(new StoreUnavailable({ operation, reason }))
+    return askWithin(request, (answer) =>
+      answer?._tag === "Rows"
+        ? Effect.succeed(answer.rows)
+        : unavailable(answer?._tag === "Refused" ? answer.reason : threadEnded), unavailable)
+  }
 
   const write = (key: string, request: Write) => {
     const operation = `${request.op} ${key}`
-    return ask({ ...request, budget }).pipe(
-      Effect.flatMap((answer): Effect.Effect<string, RevisionConflict | StoreUnavailable | OutcomeUnknown> => {
-        switch (answer?._tag) {
-          case "Written":
-            return Effect.succeed(String(answer.revision))
-          case "Conflict":
-            return Effect.fail(
-              new RevisionConflict(answer.current === undefined ? { key } : { key, current: String(answer.current) })
-            )
-          case "Refused":
-            return Effect.fail(new StoreUnavailable({ operation, reason: answer.reason }))
-          default:
-            return Effect.fail(
-              new OutcomeUnknown({
-                operation,
-                reason: answer?._tag === "Unknown" ? answer.reason : "the store's thread has ended"
-              })
-            )
-        }
-      }),
-      writeWithin(operation, values.requestTimeout)
-    )
+    const unknown = (reason: string) => Effect.fail(new OutcomeUnknown({ operation, reason }))
+    const outcome = (
+      answer: Answer | undefined
+    ): Effect.Effect<string, RevisionConflict | StoreUnavailable | OutcomeUnknown> => {
+      switch (answer?._tag) {
+        case "Written":
+          return Effect.succeed(String(answer.revision))
+        case "Conflict":
+          return Effect.fail(
+            new RevisionConflict(answer.current === undefined ? { key } : { key, current: String(answer.current) })
+          )
+        case "Refused":
+          return Effect.fail(new StoreUnavailable({ operation, reason: answer.reason }))
+        default:
+          return unknown(answer?._tag === "Unknown" ? answer.reason : threadEnded)
+      }
+    }
+    return askWithin({ ...request, budget }, outcome, unknown)
   }
   /** a revision that no store gave names no version of the key, whatever is there */
   const atRevision = <A, E>(key: string, revision: string, then: Effect.Effect<A, E>) =>

@@ -53,9 +53,12 @@ const writer = (file: string, ...args: ReadonlyArray<string>) =>
       })
       let text = ""
       child.stdout!.on("data", (chunk: Buffer) => text += chunk.toString())
+      let closed = false
+      child.once("close", () => closed = true)
       const gone = Effect.callback<void>((resume) => {
-        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
-        child.once("exit", () => resume(Effect.void))
+        if (closed) return resume(Effect.void)
+        // not "exit": what it said last may still be in the pipe then
+        child.once("close", () => resume(Effect.void))
       })
       const lines = () => text.split("\n").slice(0, -1)
       const signal = (name: NodeJS.Signals) => Effect.sync(() => void child.kill(name))
@@ -116,6 +119,21 @@ describe("the store in one SQLite file", () => {
         const event = yield* next(events)
         assert.strictEqual(event._tag === "Put" ? event.entry.value : event._tag, String(i))
       }
+    }).pipe(Effect.scoped))
+
+  it.live("a watch is told of a write long before it would look again by itself", () =>
+    Effect.gen(function*() {
+      const file = yield* newFile
+      const one = yield* ControlStoreSqlite.make({ file })
+      const other = yield* ControlStoreSqlite.make({ file, pollInterval: "1 second" })
+      const events = yield* follow(other, "")
+      yield* next(events)
+      const begun = process.hrtime.bigint()
+      for (let i = 0; i < 20; i++) {
+        yield* one.create(`k/${i}`, "")
+        assert.strictEqual(yield* nextTag(events), "Put")
+      }
+      assert.isBelow(elapsed(begun), 10_000, "twenty looks a second apart take twenty seconds")
     }).pipe(Effect.scoped))
 
   it.live("a watch that other processes left far behind starts over", () =>
@@ -247,10 +265,10 @@ describe("the store in one SQLite file", () => {
   it.live("a thread that dies is started again: its questions end, its watches begin anew", () =>
     Effect.gen(function*() {
       const file = yield* newFile
-      const posted = vi.spyOn(Worker.prototype, "postMessage")
-      yield* Effect.addFinalizer(() => Effect.sync(() => posted.mockRestore()))
+      const started = vi.spyOn(Worker.prototype, "unref")
+      yield* Effect.addFinalizer(() => Effect.sync(() => started.mockRestore()))
       const store = yield* ControlStoreSqlite.make({ file })
-      const thread = posted.mock.contexts.at(-1) as Worker
+      const thread = started.mock.contexts.at(-1) as Worker
       yield* store.create("k", "1")
       const events = yield* follow(store, "")
       yield* next(events)

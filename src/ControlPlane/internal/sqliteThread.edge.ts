@@ -1,6 +1,7 @@
 /** The owner's side of the store's thread: starts it, carries messages, and says when it has ended. Keeps no process alive. */
-import { Worker } from "node:worker_threads"
-import type { Answer, Inbound, News, Order, Outbound, Request, ThreadOptions } from "./sqliteProtocol.ts"
+import * as Fs from "node:fs"
+import { MessageChannel, receiveMessageOnPort, Worker } from "node:worker_threads"
+import type { Answer, Inbound, News, Order, Outbound, Request, ThreadData, ThreadOptions } from "./sqliteProtocol.ts"
 
 export interface Listener {
   readonly onNews: (news: News) => void
@@ -22,9 +23,12 @@ const program = import.meta.url.endsWith(".ts")
   : new URL("./sqliteWorker.edge.js", import.meta.url)
 
 export const startThread = (options: ThreadOptions, listener: Listener): SqliteThread => {
+  const { port1: port, port2 } = new MessageChannel()
+  const bell = new Int32Array(new SharedArrayBuffer(8))
   const worker = new Worker(program, {
     name: "effect-troupe control store",
-    workerData: options,
+    workerData: { options, port: port2, bell } satisfies ThreadData,
+    transferList: [port2],
     // Node 22 calls its SQLite experimental on each start
     execArgv: ["--disable-warning=ExperimentalWarning"]
   })
@@ -35,10 +39,16 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
   let closing = false
   let ended = false
 
+  const ring = (): void => {
+    Atomics.add(bell, 0, 1)
+    Atomics.notify(bell, 0)
+  }
   const flush = (): void => {
     const messages = outbox
     outbox = []
-    if (messages.length > 0) worker.postMessage(messages)
+    if (messages.length === 0) return
+    port.postMessage(messages)
+    ring()
   }
   const post = (message: Inbound): void => {
     if (ended) return
@@ -47,19 +57,43 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
     outbox.push(message)
   }
 
-  worker.on("message", (messages: ReadonlyArray<Outbound>) => {
+  // Tells at once of what other processes write; where the system has no such service, regular looks find it a little later.
+  let hints: Fs.FSWatcher | undefined
+  const takeHints = (): void => {
+    hints?.close()
+    try {
+      hints = Fs.watch(`${options.path}-wal`, { persistent: false }, () => {
+        Atomics.add(bell, 1, 1)
+        ring()
+      })
+      hints.on("error", () => hints?.close())
+    } catch {
+      hints = undefined
+    }
+  }
+  const hear = (messages: ReadonlyArray<Outbound>): void => {
     for (const message of messages) {
-      if ("_tag" in message) listener.onNews(message)
-      else {
+      if ("_tag" in message) {
+        // a watch has begun, or begun again, perhaps with another file
+        if (message._tag === "Snapshot") takeHints()
+        listener.onNews(message)
+      } else {
         const onAnswer = questions.get(message.id)
         questions.delete(message.id)
         onAnswer?.(message.answer)
       }
     }
-  })
+  }
+  port.on("message", hear)
+  port.unref()
   let failure: string | undefined
   worker.on("error", (error) => failure = error.message)
   worker.on("exit", (code) => {
+    for (let last = receiveMessageOnPort(port); last !== undefined; last = receiveMessageOnPort(port)) {
+      hear(last.message)
+    }
+    port.close()
+    hints?.close()
     ended = true
     for (const onAnswer of questions.values()) onAnswer(undefined)
     questions.clear()

@@ -4,12 +4,11 @@
  * Writes that wait are committed together (one sync to disk for all of them). A file that another process holds is tried
  * again after a short, random pause, because SQLite's own waiting is unfair and would keep reads and proofs waiting too.
  */
-import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads"
+import { receiveMessageOnPort, workerData } from "node:worker_threads"
 import { FileTrouble, openFile, type SqliteFile, type State, troubleOf } from "./sqliteFile.edge.ts"
-import type { Answer, Inbound, News, Outbound, ThreadOptions, Write } from "./sqliteProtocol.ts"
+import type { Answer, Inbound, News, Outbound, ThreadData, Write } from "./sqliteProtocol.ts"
 
-const options = workerData as ThreadOptions
-const port = parentPort!
+const { bell, options, port } = workerData as ThreadData
 
 /** milliseconds between two tries to open a file that cannot be opened */
 const reopenPause = 200
@@ -19,8 +18,17 @@ const batchBytes = 4 * 1024 * 1024
 /** milliseconds of the first and of the longest pause for a file that is held by another process */
 const firstPause = 1
 const longestPause = 12
-/** looks for changes between two checks that the file at the path is still the opened one */
-const checkEvery = 5
+/**
+ * Milliseconds from a hint that somebody writes to the first look, which doubles until the change is found or the hint is stale. A
+ * hint comes when a commit begins: until it is synced there is nothing to see.
+ */
+const firstLook = 0.25
+const lastLook = 8
+/** milliseconds that a check of the file at the path holds for a write, which checks once more when it has committed, and for a look */
+const checkForWrite = 5
+const checkForLook = 100
+/** looks are that many times rarer while hints find the changes */
+const relaxation = 5
 
 interface Waiting {
   readonly id: number
@@ -32,17 +40,22 @@ let file: SqliteFile | undefined
 let identity: string | undefined
 let closedBecause = new FileTrouble("Broken", "the file is not open yet")
 let triedAt = -Infinity
-let inbox: Array<Inbound> = []
+let checkedAt = -Infinity
 let writes: Array<Waiting> = []
-let pausing = false
+/** when a file that another process held is tried again, in milliseconds of `performance.now` as below */
+let retryAt = -Infinity
 let pause = firstPause
 let cancelled = new Set<number>()
 const watches = new Map<number, string>()
 /** revision up to which every change has been told */
 let told = 0
 let seenVersion = -1
-let looks = 0
-let polling: NodeJS.Timeout | undefined
+let lookEvery = options.pollInterval
+/** hints taken so far, and the pause until the next look that they ask for; `Infinity` when they ask for none */
+let hints = 0
+let hinted = Infinity
+/** when to look next; `Infinity` while nobody watches */
+let pollAt = Infinity
 
 let outbox: Array<Outbound> = []
 const say = (message: Outbound): void => {
@@ -75,10 +88,14 @@ const drop = (trouble: FileTrouble): void => {
   lose(trouble.message, false)
 }
 
-/** The open file. Throws `FileTrouble` where there is none. */
-const opened = (): SqliteFile => {
-  const gone = file?.replaced()
-  if (gone !== undefined) drop(new FileTrouble("Broken", gone))
+/** The open file, checked to be the one at the path at most `age` milliseconds ago. Throws `FileTrouble` where there is none. */
+const opened = (age = 0): SqliteFile => {
+  const now = performance.now()
+  if (now - checkedAt >= age) {
+    checkedAt = now
+    const gone = file?.replaced()
+    if (gone !== undefined) drop(new FileTrouble("Broken", gone))
+  }
   if (file !== undefined) return file
   if (performance.now() - triedAt < reopenPause) throw closedBecause
   triedAt = performance.now()
@@ -154,26 +171,20 @@ const beginWatch = (watch: number, prefix: string): void => {
     if (trouble.kind !== "Busy") drop(trouble)
     lose(trouble.message, false)
   }
-  poll()
 }
 
-/** Looks for changes of other processes for as long as somebody watches. */
+/** Looks for changes of other processes, for as long as somebody watches. */
 const poll = (): void => {
-  if (polling !== undefined || watches.size === 0) return
-  polling = setTimeout(() => {
-    polling = undefined
-    try {
-      looks += 1
-      // a look at a file that was replaced would tell of the old one for ever
-      const from = looks % checkEvery === 0 ? opened() : file
-      if (from !== undefined && from.dataVersion() !== seenVersion) look()
-    } catch (error) {
-      const trouble = troubleOf(error)
-      if (trouble.kind !== "Busy") drop(trouble)
-    }
-    send()
-    poll()
-  }, options.pollInterval)
+  try {
+    // a look at a file that was replaced would tell of the old one for ever
+    if (opened(checkForLook).dataVersion() === seenVersion) return
+    look()
+    lookEvery = hinted < Infinity ? options.pollInterval * relaxation : options.pollInterval
+    hinted = Infinity
+  } catch (error) {
+    const trouble = troubleOf(error)
+    if (trouble.kind !== "Busy") drop(trouble)
+  }
 }
 
 const expire = (): void => {
@@ -198,12 +209,12 @@ const nextBatch = (): ReadonlyArray<Waiting> => {
 }
 
 const commit = (): void => {
-  while (!pausing) {
+  for (;;) {
     expire()
     const batch = nextBatch()
     if (batch.length === 0) break
     try {
-      const results = opened().write(batch.map(({ write }) => write))
+      const results = opened(checkForWrite).write(batch.map(({ write }) => write))
       results.forEach((result, i) =>
         answer(
           batch[i]!.id,
@@ -232,11 +243,7 @@ const commit = (): void => {
 }
 
 const waitForFile = (): void => {
-  pausing = true
-  setTimeout(() => {
-    pausing = false
-    serve()
-  }, pause * (0.5 + Math.random()))
+  retryAt = performance.now() + pause * (0.5 + Math.random())
   pause = Math.min(longestPause, pause * 1.5)
 }
 
@@ -276,23 +283,33 @@ const handle = (message: Inbound): void => {
 /** Serves everything that has been said by now: this is where writes meet for one commit. */
 const serve = (): void => {
   for (let more = receiveMessageOnPort(port); more !== undefined; more = receiveMessageOnPort(port)) {
-    inbox.push(...more.message as ReadonlyArray<Inbound>)
+    for (const message of more.message as ReadonlyArray<Inbound>) handle(message)
   }
-  const all = inbox
-  inbox = []
-  for (const message of all) handle(message)
   send()
-  commit()
+  if (writes.length > 0 && performance.now() >= retryAt) commit()
   send()
 }
 
-let scheduled = false
-port.on("message", (messages: ReadonlyArray<Inbound>) => {
-  inbox.push(...messages)
-  if (scheduled) return
-  scheduled = true
-  setImmediate(() => {
-    scheduled = false
-    serve()
-  })
-})
+/** When to look next, after a look or a hint. */
+const scheduleLook = (looked: boolean): void => {
+  const now = performance.now()
+  const heard = Atomics.load(bell, 1)
+  if (heard !== hints) {
+    hints = heard
+    hinted = firstLook
+  } else if (looked) hinted = hinted < lastLook ? hinted * 2 : Infinity
+  const pause = Math.min(hinted, lookEvery)
+  pollAt = watches.size === 0 ? Infinity : looked ? now + pause : Math.min(pollAt, now + pause)
+}
+
+/** This thread's only loop. It sleeps on the bell, not in an event loop: no timer and no event of Node's ever fires here. */
+for (;;) {
+  const rung = Atomics.load(bell, 0)
+  serve()
+  const due = performance.now() >= pollAt
+  if (due) poll()
+  send()
+  scheduleLook(due)
+  const next = Math.min(pollAt, writes.length > 0 ? retryAt : Infinity) - performance.now()
+  if (next > 0) Atomics.wait(bell, 0, rung, next)
+}

@@ -6,7 +6,8 @@ import { Duration, Effect } from "effect"
 import { OutcomeUnknown, StoreUnavailable } from "../../Actor/errors.ts"
 import type { ControlStoreService } from "../ControlStore.ts"
 
-const late = (deadline: Duration.Duration) => `no answer within ${Duration.format(deadline)}`
+/** why an operation ended without its answer */
+export const late = (deadline: Duration.Duration) => `no answer within ${Duration.format(deadline)}`
 
 /** Ends a read after `deadline`. */
 export const readWithin =
