@@ -429,6 +429,38 @@ describe("events and topics", () => {
   })
 })
 
+describe("slow subscribers of a topic", () => {
+  it.effect("lose the oldest, are counted, and hold up neither the publisher nor the others", () =>
+    on(counter([]))(() =>
+      Effect.gen(function*() {
+        const topic = Topic.make<number>("busy")
+        const gate = yield* Queue.unbounded<void>()
+        const [slow, quick]: [Array<number>, Array<number>] = [[], []]
+        yield* Effect.forkChild(
+          Stream.runForEach(topic.stream, (n) => Effect.andThen(Effect.sync(() => slow.push(n)), Queue.take(gate))),
+          { startImmediately: true }
+        )
+        yield* Effect.forkChild(Stream.runForEach(topic.stream, (n) => Effect.sync(() => quick.push(n))), {
+          startImmediately: true
+        })
+        const published = 2 * Topic.subscriberBuffer + 10
+        for (let n = 0; n < published; n++) {
+          yield* topic.publish(n)
+          if (n % 100 === 0) yield* settle
+        }
+        yield* settle
+        assert.deepStrictEqual(quick, Array.from({ length: published }, (_, n) => n))
+        assert.deepStrictEqual(slow, [0])
+        // It had 0 in hand; of the rest it finds the last ones.
+        const lost = published - 1 - Topic.subscriberBuffer
+        assert.deepStrictEqual(yield* Topic.Topics.use((topics) => topics.stats), [{ topic: "busy", lost }])
+        yield* Queue.offer(gate, undefined)
+        yield* settle
+        assert.deepStrictEqual(slow, [0, lost + 1])
+      })
+    ))
+})
+
 describe("jobs", () => {
   it.effect("once, at an interval, by cron; listed, paused, resumed, cancelled", () => {
     const log: Array<string> = []

@@ -1,7 +1,7 @@
 // What a behaviour can do to its own actor: become, stash, timers, watch, pipeTo, fork, forward, receive timeout.
 import { assert, describe, it } from "@effect/vitest"
 import { Actor, ActorContext, type ActorRef, ActorSystem } from "effect-troupe/Actor"
-import { Clock, Context, Deferred, Effect, Fiber, Layer, Logger, References, Schema } from "effect"
+import { Cause, Clock, Context, Deferred, Effect, Fiber, Layer, Logger, References, Schema } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { layerLocal } from "./local.ts"
@@ -280,10 +280,12 @@ const Desk = Actor.make("Desk", {
     Rpc.make("Held", { payload: { millis: Schema.Int }, success: Schema.Int }),
     Rpc.make("Count", { success: Schema.Int }),
     Rpc.make("Fetch"),
+    Rpc.make("FetchBroken"),
+    Rpc.make("Crash"),
     Rpc.make("Fetched", { success: Schema.Array(Schema.String) })
   ]
 })
-const desk = (options?: Actor.BehaviorOptions<"Long" | "Held">) =>
+const desk = (options?: Actor.BehaviorOptions<"Long" | "Held">, log: Array<string> = []) =>
   Desk.toLayer(
     Effect.gen(function*() {
       const context = yield* ActorContext.ActorContext
@@ -299,9 +301,19 @@ const desk = (options?: Actor.BehaviorOptions<"Long" | "Held">) =>
         Count: () => Effect.sync(() => ++count),
         Fetch: () =>
           context.pipeTo(
-            Effect.as(Effect.sleep("1 second"), "page"),
+            Effect.as(
+              Effect.onInterrupt(Effect.sleep("1 second"), () => Effect.sync(() => log.push("cut off"))),
+              "page"
+            ),
             (exit) => Effect.sync(() => fetched.push(exit._tag === "Success" ? exit.value : "failed"))
           ),
+        FetchBroken: () =>
+          context.pipeTo(
+            Effect.andThen(Effect.sleep("1 second"), Effect.fail("no page")),
+            (exit) =>
+              Effect.sync(() => fetched.push(exit._tag === "Failure" ? String(Cause.squash(exit.cause)) : "page"))
+          ),
+        Crash: () => Effect.die("crash"),
         Fetched: () => Effect.sync(() => [...fetched])
       })
     }),
@@ -351,6 +363,24 @@ describe("beside the mailbox", () => {
       })
     ))
 
+  it.effect("reentrancy off holds the mailbox while a handler suspends; for all messages none does", () =>
+    Effect.gen(function*() {
+      for (const messages of [undefined, "all"] as const) {
+        yield* on(desk(messages === undefined ? undefined : { reentrancy: { messages } }))((system) =>
+          Effect.gen(function*() {
+            const ref = yield* system.spawn(Desk, "d")
+            const held = yield* Effect.forkChild(ref.ask.Held({ millis: 100 }), { startImmediately: true })
+            const count = yield* Effect.forkChild(ref.ask.Count(), { startImmediately: true })
+            yield* settle
+            assert.strictEqual(count.pollUnsafe() !== undefined, messages === "all")
+            yield* TestClock.adjust(100)
+            assert.strictEqual(yield* Fiber.join(held), 100)
+            assert.strictEqual(yield* Fiber.join(count), 1)
+          })
+        )
+      }
+    }))
+
   it.effect("what is under way when the actor stops is interrupted, and its asker told", () =>
     on(desk())((system) =>
       Effect.gen(function*() {
@@ -380,19 +410,28 @@ describe("beside the mailbox", () => {
       })
     ))
 
-  it.effect("pipeTo brings the result back as a message, and dies with the behaviour", () =>
-    on(desk())((system) =>
+  it.effect("pipeTo brings the result or the failure back as a message ahead of others, and dies with the behaviour", () => {
+    const log: Array<string> = []
+    return on(desk(undefined, log))((system) =>
       Effect.gen(function*() {
         const ref = yield* system.spawn(Desk, "d")
         yield* ref.tell.Fetch()
+        yield* ref.tell.FetchBroken()
         assert.deepStrictEqual(yield* ref.ask.Fetched(), [])
-        yield* TestClock.adjust("1 second")
-        assert.deepStrictEqual(yield* ref.ask.Fetched(), ["page"])
+        // It holds no mailbox, and its result comes before what waited longer.
+        yield* ref.tell.Held({ millis: 2000 })
+        const fetched = yield* Effect.forkChild(ref.ask.Fetched(), { startImmediately: true })
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(yield* Fiber.join(fetched), ["page", "no page"])
         yield* ref.ask.Fetch()
-        yield* system.stop(ref)
+        yield* Effect.flip(ref.ask.Crash())
+        yield* settle
+        assert.deepStrictEqual(log, ["cut off"])
         yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(yield* ref.ask.Fetched(), [])
       })
-    ))
+    )
+  })
 })
 
 describe("services", () => {

@@ -445,6 +445,55 @@ describe("start", () => {
       }).pipe(Effect.provide(live.pipe(Layer.provideMerge(layerLocal))))
     }))
 
+  it.effect("whatever way a start ends, its finalizers run once, the last first, and one of them that fails holds up nothing", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      let way: "die" | "throw" | "fail" | "late" | "well" = "well"
+      const Fragile = Actor.make("Fragile", { protocol: [Rpc.make("Crash")] })
+      const live = Fragile.toLayer(
+        Effect.gen(function*() {
+          yield* Effect.addFinalizer(() => Effect.sync(() => void log.push("first")))
+          yield* Effect.addFinalizer(() =>
+            Effect.andThen(Effect.sync(() => void log.push("broken")), Effect.die("broken"))
+          )
+          yield* Effect.addFinalizer(() => Effect.sync(() => void log.push("last")))
+          if (way === "die") return yield* Effect.die(new Error("dead"))
+          if (way === "throw") throw new Error("thrown")
+          if (way === "fail") return yield* Effect.fail(new Refused({ why: "failed" }))
+          if (way === "late") yield* Effect.sleep("1 minute")
+          return Fragile.of({ Crash: () => Effect.die("crash") })
+        }),
+        { start: { retries: 0, timeout: "1 second" } }
+      )
+      yield* Effect.gen(function*() {
+        const system = yield* ActorSystem.ActorSystem
+        const expected = {
+          die: "dead",
+          throw: "thrown",
+          fail: "Refused",
+          late: "start took longer than 1000 ms"
+        } as const
+        for (const each of ["die", "throw", "fail", "late"] as const) {
+          way = each
+          const spawning = yield* Effect.forkChild(Effect.flip(system.spawn(Fragile, each)), { startImmediately: true })
+          yield* TestClock.adjust("1 second")
+          const error = yield* Fiber.join(spawning)
+          const cause = (error._tag === "StartFailed" ? error.cause : undefined) as Error & { readonly _tag?: string }
+          assert.strictEqual(error._tag === "StartFailed" && error.name, each)
+          assert.strictEqual(cause._tag ?? cause.message, expected[each])
+          assert.deepStrictEqual(log.splice(0), ["last", "broken", "first"])
+        }
+        way = "well"
+        const ref = yield* system.spawn(Fragile, "well")
+        yield* Effect.flip(ref.ask.Crash())
+        yield* settle
+        assert.deepStrictEqual(log.splice(0), ["last", "broken", "first"])
+        yield* system.stop(ref)
+        assert.deepStrictEqual(log, ["last", "broken", "first"])
+        assert.deepStrictEqual(yield* system.inspect, [])
+      }).pipe(Effect.provide(live.pipe(Layer.provideMerge(layerLocal))))
+    }))
+
   it.effect("a start that takes too long fails, and can be stopped while it lasts", () =>
     Effect.gen(function*() {
       const closed = yield* Ref.make(0)

@@ -1,6 +1,6 @@
 // What becomes of an actor that fails, of its siblings and of its parent.
 import { assert, describe, it } from "@effect/vitest"
-import { Actor, ActorContext, ActorSystem, Supervision } from "effect-troupe/Actor"
+import { Actor, ActorContext, type ActorRef, ActorSystem, Supervision } from "effect-troupe/Actor"
 import { Cause, Duration, Effect, Fiber, Layer, Schedule, Schema } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
@@ -161,19 +161,67 @@ describe("directives", () => {
 })
 
 describe("the budget", () => {
-  it.effect("spent, it stops, suspends or escalates as told", () =>
+  it.effect("spent, it stops, suspends or escalates as told; where there is no parent, escalating is stopping", () =>
     Effect.gen(function*() {
-      for (const exhausted of ["stop", "suspend"] as const) {
+      for (const exhausted of ["stop", "suspend", "escalate"] as const) {
         yield* withChild({ limit: 2, exhausted }, (system) =>
           Effect.gen(function*() {
             const ref = yield* system.spawn(Child, "c")
             for (let crash = 0; crash < 3; crash++) yield* Effect.flip(ref.ask.Crash({ why: "x" }))
             yield* settle
             const seen = yield* system.inspect
-            assert.strictEqual(seen[0]?.status, exhausted === "stop" ? undefined : "Suspended")
+            assert.strictEqual(seen[0]?.status, exhausted === "suspend" ? "Suspended" : undefined)
           }))
       }
+      yield* withFamily((system, log) =>
+        Effect.gen(function*() {
+          const ref = yield* system.spawn(Parent, "p")
+          yield* ref.ask.Spawn({ name: "a" })
+          const a = yield* system.actorOf(Child, "p/a")
+          yield* Effect.flip(a.ask.Crash({ why: "x" }))
+          yield* settle
+          log.length = 0
+          yield* Effect.flip(a.ask.Crash({ why: "x" }))
+          yield* settle
+          assert.deepStrictEqual(log, ["p/a end", "parent end", "parent start"])
+        }), { supervision: { limit: 1, exhausted: "escalate" } })
     }))
+
+  it.effect("an exponential backoff with jitter and a cap stays in its bounds, and differs from actor to actor", () =>
+    withFamily(
+      (system, log) =>
+        Effect.gen(function*() {
+          const pauses: Array<Array<number>> = []
+          for (const name of ["a", "b", "c"]) {
+            const ref = yield* system.spawn(Child, name)
+            const mine: Array<number> = []
+            for (const nominal of [100, 200, 400, 400]) {
+              const starts = () => log.filter((line) => line === `${name} start`).length
+              const before = starts()
+              yield* Effect.flip(ref.ask.Crash({ why: "x" }))
+              let pause = 0
+              while (starts() === before) {
+                yield* TestClock.adjust(1)
+                pause++
+              }
+              // `Schedule.jittered`: between four and six fifths.
+              assert.isAtLeast(pause, Math.floor(nominal * 0.8))
+              assert.isAtMost(pause, Math.ceil(nominal * 1.2))
+              mine.push(pause)
+            }
+            pauses.push(mine)
+          }
+          assert.strictEqual(new Set(pauses.map((mine) => mine.join())).size, 3)
+        }),
+      {
+        supervision: {
+          limit: 100,
+          backoff: Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("400 millis")]).pipe(
+            Schedule.jittered
+          )
+        }
+      }
+    ))
 
   it.effect("a backoff on a Schedule delays restarts, and starts over after a quiet window", () =>
     withChild(
@@ -293,6 +341,30 @@ describe("families", () => {
         assert.sameMembers(log, ["p/a end", "p/a start", "p/b end", "p/b start"])
         assert.strictEqual(yield* b.ask.Add(), 1)
       }), { supervision: { strategy: "allForOne" } }))
+
+  it.effect("all-for-one stops, suspends or resumes all as it would one, and leaves the parent and others' children alone", () =>
+    Effect.gen(function*() {
+      for (const decide of ["stop", "suspend", "resume"] as const) {
+        yield* withFamily((system, log) =>
+          Effect.gen(function*() {
+            const [p, q] = [yield* system.spawn(Parent, "p"), yield* system.spawn(Parent, "q")]
+            for (const name of ["a", "b"]) yield* p.ask.Spawn({ name })
+            yield* q.ask.Spawn({ name: "a" })
+            const [a, b] = [yield* system.actorOf(Child, "p/a"), yield* system.actorOf(Child, "p/b")]
+            yield* b.ask.Add()
+            log.length = 0
+            yield* Effect.flip(a.ask.Crash({ why: "x" }))
+            yield* settle
+            const status = (ref: ActorRef.ActorRef) =>
+              Effect.map(system.inspectActor(ref), (seen) => seen.children.map((child) => child.status))
+            const expected = { stop: [], suspend: ["Suspended", "Suspended"], resume: ["Idle", "Idle"] } as const
+            assert.deepStrictEqual(yield* status(p), [...expected[decide]])
+            assert.deepStrictEqual(yield* status(q), ["Idle"])
+            assert.sameMembers(log, decide === "stop" ? ["p/a end", "p/b end"] : [])
+            if (decide === "resume") assert.strictEqual(yield* b.ask.Add(), 2)
+          }), { supervision: { strategy: "allForOne", decide } })
+      }
+    }))
 
   it.effect("all-for-one does not wait for ever for a sibling's handler, and builds it once", () =>
     withFamily((system, log) =>
