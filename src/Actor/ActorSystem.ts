@@ -2,30 +2,23 @@
  * The surface that applications use: spawn, find and stop actors, wherever they run, and see what happens. It never learns in
  * which ring it runs; `Placement`, `Delivery` and `Topology` do.
  */
-import { Cause, Context, Duration, Effect, Layer } from "effect"
-import type { Fiber, Option, Schema, Scope, Stream } from "effect"
+import { Context, Duration, Effect, Layer } from "effect"
+import type { Option, Schema, Scope, Stream } from "effect"
 import type { Rpc } from "effect/rpc"
 import type { Kind } from "./Actor.ts"
 import { ActorHost } from "./ActorHost.ts"
 import { type ActorRef, type AskOptions, defaultAskTimeout } from "./ActorRef.ts"
 import type { Member, NodeAddress } from "./Address.ts"
 import { Delivery } from "./Delivery.ts"
-import {
-  type AskError,
-  type DataCenterNotReady,
-  InvalidData,
-  type LookupError,
-  type SpawnError,
-  type StopError
-} from "./errors.ts"
-import { propsCodec } from "./internal/codecs.ts"
+import { type AskError, type DataCenterNotReady, type LookupError, type SpawnError, type StopError } from "./errors.ts"
 import { type Behavior, hostOf } from "./internal/Host.ts"
 import { inspect } from "./internal/inspect.ts"
 import { type Ref, RefRuntime } from "./internal/RefRuntime.ts"
+import { noOptions, Spawning, type SpawnOptions } from "./internal/spawning.ts"
 import { barrierTag, endTag, inspectTag, reinstateTag, restartTag, suspendTag } from "./internal/systemMessages.ts"
 import type { Inspected as Look } from "./Inspected.ts"
 import { Node } from "./Node.ts"
-import { type DataCenterSelector, Placement, type SpawnSpec, type Strategy, type Target } from "./Placement.ts"
+import { type DataCenterSelector, Placement, type Strategy } from "./Placement.ts"
 import * as Router from "./Router.ts"
 import { type SystemEvent, SystemEvents } from "./SystemEvents.ts"
 import { Topology } from "./Topology.ts"
@@ -146,44 +139,6 @@ export class ActorSystem extends Context.Service<ActorSystem, {
   readonly register: (behavior: Behavior) => Effect.Effect<void, never, Scope.Scope>
 }>()("effect-troupe/Actor/ActorSystem") {}
 
-/** Most spawns name nothing but a strategy. */
-const plainTargets: Readonly<Record<Strategy, Target>> = {
-  local: { strategy: "local" },
-  roundRobin: { strategy: "roundRobin" },
-  random: { strategy: "random" },
-  leastLoad: { strategy: "leastLoad" }
-}
-
-const targetOf = ({ dataCenter, on, role }: SpawnOnBase, strategy: Strategy): Target =>
-  dataCenter === undefined && on === undefined && role === undefined ? plainTargets[strategy] : {
-    strategy,
-    ...(on === undefined ? undefined : { on }),
-    ...(role === undefined ? undefined : { role }),
-    ...(dataCenter === undefined ? undefined : { dataCenter })
-  }
-
-/** A run of a spawn's effect that has not succeeded: its actor may have been started all the same. */
-interface Run {
-  id: string | undefined
-  fiber: Fiber.Fiber<unknown, unknown>
-}
-
-/**
- * The run that this one repeats, else a new one. No two at a time share an id, because of two that race for a name one is to
- * lose: a run repeats one of its own fiber, or of a fiber that has ended.
- */
-const runOf = (runs: Array<Run>, fiber: Fiber.Fiber<unknown, unknown>): Run => {
-  for (const run of runs) {
-    if (run.fiber === fiber || run.fiber.pollUnsafe() !== undefined) {
-      run.fiber = fiber
-      return run
-    }
-  }
-  const run: Run = { id: undefined, fiber }
-  runs.push(run)
-  return run
-}
-
 export const make = Effect.gen(function*() {
   const node = yield* Node
   const placement = yield* Placement
@@ -192,42 +147,14 @@ export const make = Effect.gen(function*() {
   const host = hostOf(yield* ActorHost)
   const delivery = yield* Delivery
   const refs = host.refs = new RefRuntime(host, placement, delivery)
-  const prefix = `${node.address.incarnation}-`
-  let spawns = 0
+  const spawning = new Spawning(host, refs, placement)
 
   const place = <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
     kind: Kind<Rpcs, Props>,
     name: string,
-    options: SpawnOnBase & { readonly props?: unknown },
+    options: SpawnOptions,
     strategy: Strategy
-  ): Effect.Effect<ActorRef<Rpcs>, SpawnError> => {
-    const runs: Array<Run> = []
-    return Effect.withFiber((fiber): Effect.Effect<ActorRef<Rpcs>, SpawnError> => {
-      const definition = kind.definition
-      const props = propsCodec(definition).encode(options.props ?? {})
-      if (props._tag === "Failure") {
-        return Effect.fail(
-          new InvalidData({ what: `props of ${definition.name}`, reason: String(Cause.squash(props.cause)) })
-        )
-      }
-      const { dataCenter, role } = options
-      const run = runOf(runs, fiber)
-      const id = options.id ?? (run.id ??= `${prefix}${++spawns}`)
-      const relocatable = options.relocatable ?? true
-      const spec: SpawnSpec = role === undefined
-        ? { id, kind: definition.name, name, props: props.value, relocatable }
-        : { id, kind: definition.name, name, props: props.value, relocatable, role }
-      return Effect.map(placement.spawn(spec, targetOf(options, strategy)), (address) => {
-        runs.splice(runs.indexOf(run), 1)
-        return refs.ref(
-          definition,
-          name,
-          address,
-          dataCenter === undefined ? undefined : address.node.dataCenter
-        ) as unknown as ActorRef<Rpcs>
-      })
-    })
-  }
+  ) => spawning.spawn(kind.definition, name, options, strategy) as unknown as Effect.Effect<ActorRef<Rpcs>, SpawnError>
 
   const signal = (ref: ActorRef, tag: string, timeout: number) =>
     refs.signal(ref as Ref, tag, timeout) as Effect.Effect<void, AskError>
@@ -249,15 +176,16 @@ export const make = Effect.gen(function*() {
   return ActorSystem.of({
     name: node.system,
     node: node.address,
-    spawn: (kind, name, options = {} as never) => place(kind, name, options, "local"),
-    spawnOn: (kind, name, options = {} as never) => place(kind, name, options, options.strategy ?? "roundRobin"),
+    spawn: (kind, name, options = noOptions as never) => place(kind, name, options, "local"),
+    spawnOn: (kind, name, options = noOptions as never) =>
+      place(kind, name, options, (options as SpawnOnBase).strategy ?? "roundRobin"),
     spawnRouter: (kind, name, options) =>
       Router.makePool({
         name,
         size: options.size,
         strategy: options.strategy,
         kind: kind.definition,
-        spawn: (routee) => place(kind, routee, { ...options, strategy: undefined }, options.placement ?? "local"),
+        spawn: (routee) => place(kind, routee, options, options.placement ?? "local"),
         stop: (ref) => placement.stop(ref.address)
       }),
     actorOf: (kind, name, options = {}) =>

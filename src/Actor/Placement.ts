@@ -15,7 +15,7 @@ import {
   type SpawnError,
   type StopError
 } from "./errors.ts"
-import { hostOf } from "./internal/Host.ts"
+import { hostOf, placeOn } from "./internal/Host.ts"
 import { Node } from "./Node.ts"
 
 /**
@@ -112,11 +112,13 @@ export const makeLocal = Effect.gen(function*() {
       return stale ? Effect.fail(new ActorNotFound({ name, kind })) : Effect.succeed(found.address)
     })
 
-  return Placement.of({
+  const placement = Placement.of({
     spawn,
     lookup,
     stop: (address) => host.stop(address.name, { placement: address.placement, reason: "Stopped" })
   })
+  placeOn(placement, actors)
+  return placement
 })
 
 export const layerLocal: Layer.Layer<Placement, never, ActorHost | Node> = Layer.effect(Placement, makeLocal)

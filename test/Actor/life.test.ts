@@ -1,6 +1,6 @@
 // The life of an actor on one node: start, handling, failure, restart, end.
 import { assert, describe, it } from "@effect/vitest"
-import { Actor, ActorContext, ActorHost, ActorSystem, Delivery, SystemEvents } from "effect-troupe/Actor"
+import { Actor, ActorContext, ActorHost, ActorSystem, Delivery, Placement, SystemEvents } from "effect-troupe/Actor"
 import { Cause, Deferred, Effect, Exit, Fiber, Layer, Queue, Ref, Schema, Stream } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
@@ -396,6 +396,42 @@ describe("start", () => {
         assert.deepStrictEqual(log, ["start"])
       })
     ))
+
+  it.effect("one that needs nothing but a name fails, succeeds and is described like any other", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      let broken = true
+      const Plain = Actor.make("Plain", { protocol: [] })
+      const kinds = Plain.toLayer(
+        Effect.gen(function*() {
+          yield* Effect.addFinalizer(() => Effect.sync(() => log.push("end")))
+          if (broken) return yield* Effect.fail("broken")
+          return Plain.of({})
+        }),
+        { start: { retries: 0 } }
+      )
+      yield* Effect.gen(function*() {
+        const system = yield* ActorSystem.ActorSystem
+        const host = yield* ActorHost.ActorHost
+        const error = yield* Effect.flip(system.spawn(Plain, "p"))
+        assert.strictEqual(error._tag === "StartFailed" && error.cause, "broken")
+        assert.deepStrictEqual(log, ["end"])
+        assert.isUndefined(host.find("p"))
+        broken = false
+        yield* system.spawn(Plain, "p")
+        yield* system.spawn(Plain, "q")
+        const [first, second] = host.actors().map((actor) => actor.spec)
+        assert.deepStrictEqual({ ...first, id: "" }, { id: "", kind: "Plain", name: "p", props: {}, relocatable: true })
+        assert.notStrictEqual(first?.id, second?.id)
+        assert.strictEqual(first?.id, host.find("p")?.spec.id)
+        assert.isTrue(Schema.is(Placement.SpawnSpec)(first))
+        // Whoever repeats it by its id meets the same actor.
+        yield* system.spawn(Plain, "p", { id: first!.id })
+        assert.strictEqual((yield* Effect.flip(system.spawn(Plain, "p", { id: second!.id })))._tag, "NameTaken")
+        assert.deepStrictEqual(log, ["end"])
+      }).pipe(Effect.provide(kinds.pipe(Layer.provideMerge(layerLocal))))
+      assert.deepStrictEqual(log, ["end", "end", "end"])
+    }))
 
   it.effect("props that do not fit their schema are refused before anything starts", () =>
     run((system, log) =>

@@ -103,7 +103,7 @@ export abstract class CellLife extends CellMailbox {
     if (extras?.receiveTimeout !== undefined) this.armReceiveTimeout(extras)
     if (again) return
     this.host.started(this.cell)
-    this.tellStarted(Exit.succeed(this.address))
+    if (this.extras !== undefined && this.extras.startWaiters.length > 0) this.tellStarted(Exit.succeed(this.address))
   }
 
   /** Tells the end of the start; only while `isStarting`. */

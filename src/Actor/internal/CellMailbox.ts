@@ -33,7 +33,6 @@ export type Accepted = typeof Accepted[keyof typeof Accepted]
 
 export abstract class CellMailbox implements HostedActor {
   readonly name: string
-  readonly spec: SpawnSpec
   readonly registration: Registration
   readonly placement: number
   readonly epoch: number
@@ -42,11 +41,19 @@ export abstract class CellMailbox implements HostedActor {
   extras: Extras | undefined = undefined
   private mailbox: MessageQueue<Envelope> | undefined = undefined
   private lanes: Lanes | undefined = undefined
+  private readonly given: SpawnSpec | undefined
 
-  constructor(registration: Registration, spec: SpawnSpec, placement: number, epoch: number) {
+  /** `given` undefined: there is no more to say than its kind, its name and the number of its placement. */
+  constructor(
+    registration: Registration,
+    name: string,
+    given: SpawnSpec | undefined,
+    placement: number,
+    epoch: number
+  ) {
     this.registration = registration
-    this.name = spec.name
-    this.spec = spec
+    this.name = name
+    this.given = given
     this.placement = placement
     this.epoch = epoch
   }
@@ -60,6 +67,12 @@ export abstract class CellMailbox implements HostedActor {
   get address(): ActorAddress {
     const { kind, name } = this
     return { kind, name, node: this.host.node, placement: this.placement, epoch: this.epoch }
+  }
+
+  /** As it was asked for; made on demand where that was no more than a name. */
+  get spec(): SpawnSpec {
+    const { given, host, kind, name, placement } = this
+    return given ?? { id: `${host.node.incarnation}+${placement}`, kind, name, props: {}, relocatable: true }
   }
 
   get kind(): string {

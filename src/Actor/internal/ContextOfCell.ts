@@ -36,8 +36,7 @@ export class ContextOfCell implements Api {
     return this.cell.address
   }
   get self(): ActorRef {
-    const { host, name, registration } = this.cell
-    return host.refs!.ref(registration.definition, name, this.cell.address)
+    return this.refTo(this.cell)
   }
   get stop(): Effect.Effect<void> {
     return Effect.sync(() => this.cell.stop("Stopped"))
@@ -81,7 +80,7 @@ export class ContextOfCell implements Api {
   }
 
   private refTo(cell: Cell): ActorRef {
-    return cell.host.refs!.ref(cell.registration.definition, cell.name, cell.address)
+    return cell.host.refs!.refTo(cell)
   }
 
   // ---- watching --------------------------------------------------------------------------------------------------------

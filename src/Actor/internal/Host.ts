@@ -13,7 +13,7 @@ import type { SpawnSpec } from "../Placement.ts"
 import type { Supervision } from "../Supervision.ts"
 import type { DeadLetterReason, StopReason, SystemEvent, SystemEvents } from "../SystemEvents.ts"
 import { Cell } from "./Cell.ts"
-import { propsCodec } from "./codecs.ts"
+import { noProps, propsCodec } from "./codecs.ts"
 import { Names } from "./Names.ts"
 import type { Envelope } from "./Envelope.ts"
 import type { Passivation } from "./Idleness.ts"
@@ -88,12 +88,14 @@ export interface Registration {
   readonly context: Context.Context<never>
   readonly options: CellOptions
   readonly counts: Counts
+  /** its actors have no props */
+  readonly plain: boolean
   /** on what the Layer itself logs; undefined: none */
   readonly annotations: Readonly<Record<string, unknown>> | undefined
 }
 
 /** What `ActorSystem.register` is given; the rest is the host's. */
-export type Behavior = Omit<Registration, "host" | "counts" | "annotations">
+export type Behavior = Omit<Registration, "host" | "counts" | "plain" | "annotations">
 
 /** Generations of children below an actor without parent. A behaviour that spawns itself ends here, not in the stack. */
 export const maxDepth = 64
@@ -147,6 +149,7 @@ export class Host {
       ...behavior,
       host: this,
       counts: noCounts(),
+      plain: propsCodec(behavior.definition) === noProps,
       annotations: Object.keys(annotations).length === 0 ? undefined : annotations
     }
     const { name } = registration.definition
@@ -194,11 +197,23 @@ export class Host {
     if (props._tag === "Failure") {
       return Effect.fail(new InvalidData({ what: `props of ${spec.kind}`, reason: String(Cause.squash(props.cause)) }))
     }
-    const cell = new Cell(registration, spec, placed?.placement ?? ++this.placements, placed?.epoch ?? 0)
+    const cell = new Cell(registration, spec.name, spec, placed?.placement ?? ++this.placements, placed?.epoch ?? 0)
     this.cells.add(cell)
     this.latest = cell
     cell.start()
     return this.joinStart(cell)
+  }
+
+  /** Starts an actor of which there is no more to say than kind and name; undefined: `start` knows why not. */
+  startPlain(kind: KindDefinition, name: string): Cell | undefined {
+    const registration = this.registrations.get(kind.name)
+    if (registration === undefined || !registration.plain || registration.definition !== kind) return undefined
+    const cell = new Cell(registration, name, undefined, this.placements + 1, 0)
+    if (this.cells.add(cell) !== undefined) return undefined
+    this.placements++
+    this.latest = cell
+    cell.start()
+    return cell
   }
 
   /** Starts an actor that belongs to another: no directory knows it, and it ends with its parent. */
@@ -226,7 +241,7 @@ export class Host {
         props: encoded.value,
         relocatable: false
       }
-      const cell = new Cell(registration, spec, parent.placement, parent.epoch)
+      const cell = new Cell(registration, fullName, spec, parent.placement, parent.epoch)
       cell.more.parent = parent
       ;(parent.more.children ??= new Map()).set(fullName, cell)
       this.cells.add(cell)
@@ -235,7 +250,7 @@ export class Host {
     })
   }
 
-  private joinStart(cell: Cell): Effect.Effect<ActorAddress, StartError> {
+  joinStart(cell: Cell): Effect.Effect<ActorAddress, StartError> {
     return cell.isStarting
       ? Effect.callback((resume) => cell.whenStarted(resume))
       : cell.failure === undefined
@@ -328,7 +343,11 @@ export class Host {
 
   /** An event with its address is dear to make, and most of the time nobody listens. */
   private publish(event: () => SystemEvent): void {
-    if (this.events.observed === undefined || this.events.observed()) this.events.publish(event())
+    if (this.observed) this.events.publish(event())
+  }
+
+  private get observed(): boolean {
+    return this.events.observed === undefined || this.events.observed()
   }
 
   // ---- told by cells ---------------------------------------------------------------------------------------------------
@@ -336,7 +355,7 @@ export class Host {
   started(cell: Cell): void {
     cell.registration.counts.started++
     this.counted(cell.registration)
-    this.publish(() => ({ _tag: "ActorStarted", actor: cell.address }))
+    if (this.observed) this.events.publish({ _tag: "ActorStarted", actor: cell.address })
   }
 
   restarted(cell: Cell, reason: string): void {
@@ -384,6 +403,14 @@ export class Host {
     )
   }
 }
+
+const placers = new WeakMap<object, Host>()
+
+/** Notes that this `Placement` starts on that host whatever it is asked for, and does no more than that. */
+export const placeOn = (placement: object, host: Host): void => void placers.set(placement, host)
+
+/** The host that a `Placement` has noted so. */
+export const placesOn = (placement: object): Host | undefined => placers.get(placement)
 
 const hosts = new WeakMap<object, Host>()
 

@@ -38,6 +38,7 @@ export class RefRuntime {
   private readonly placement: Placement["Service"]
   private readonly delivery: Delivery["Service"]
   private readonly surfaces = new WeakMap<KindDefinition, SurfaceClasses>()
+  private latest: SurfaceClasses | undefined = undefined
 
   constructor(host: Host, placement: Placement["Service"], delivery: Delivery["Service"]) {
     this.host = host
@@ -46,9 +47,19 @@ export class RefRuntime {
   }
 
   ref(kind: KindDefinition, name: string, address: ActorAddress, dataCenter?: string): Ref {
+    return new Ref(this.surfacesOf(kind), name, this.host.cellAt(address), address, dataCenter)
+  }
+
+  /** To an actor of this node. */
+  refTo(cell: Cell): Ref {
+    return new Ref(this.surfacesOf(cell.registration.definition), cell.name, cell, undefined, undefined)
+  }
+
+  private surfacesOf(kind: KindDefinition): SurfaceClasses {
+    if (this.latest?.kind === kind) return this.latest
     let classes = this.surfaces.get(kind)
     if (classes === undefined) this.surfaces.set(kind, classes = surfaceClasses(this, kind))
-    return new Ref(classes, name, address, dataCenter)
+    return this.latest = classes
   }
 
   /**
@@ -202,12 +213,19 @@ export class Ref implements ActorRef, Route {
   /** what `Delivery` remembers of the way to the address */
   found: unknown = undefined
 
-  constructor(classes: SurfaceClasses, name: string, address: ActorAddress, dataCenter: string | undefined) {
+  /** `address` is needed where there is no cell. */
+  constructor(
+    classes: SurfaceClasses,
+    name: string,
+    cell: Cell | undefined,
+    address: ActorAddress | undefined,
+    dataCenter: string | undefined
+  ) {
     this.classes = classes
     this.name = name
     this.dataCenter = dataCenter
-    this.cell = classes.runtime.host.cellAt(address)
-    this.known = this.cell === undefined ? address : undefined
+    this.cell = cell
+    this.known = cell === undefined ? address : undefined
   }
 
   get kind(): KindDefinition {

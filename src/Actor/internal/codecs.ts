@@ -7,8 +7,10 @@ export interface JsonCodec {
   readonly decode: (value: unknown) => Exit.Exit<unknown, unknown>
 }
 
-/** The props of all kinds that have none. */
 const nothing = Exit.succeed(Object.freeze({}))
+
+/** of all kinds without props */
+export const noProps: JsonCodec = { encode: () => nothing, decode: () => nothing }
 
 const cache = new WeakMap<KindDefinition, JsonCodec>()
 
@@ -18,9 +20,8 @@ export const propsCodec = (kind: KindDefinition): JsonCodec => {
   if (codec === undefined) {
     const fields = (kind.props as unknown as { readonly fields?: object }).fields
     if (fields !== undefined && Object.keys(fields).length === 0) {
-      codec = { encode: () => nothing, decode: () => nothing }
-      cache.set(kind, codec)
-      return codec
+      cache.set(kind, noProps)
+      return noProps
     }
     // Codecs that need services cannot travel; `Actor.make` admits none.
     const schema = Schema.toCodecJson(kind.props) as unknown as Schema.Codec<unknown, unknown>
