@@ -58,18 +58,21 @@ export class ActorContext extends Context.Service<ActorContext, {
   readonly children: Effect.Effect<ReadonlyArray<ActorRef>>
   /**
    * Starts an actor that lives on this node as long as this one: it stops when this one stops or restarts, before this one's
-   * finalizers run. Its full name is this one's, a slash, and `name`, which is unique among the children.
+   * finalizers run. Its full name is this one's, a slash, and `name`, which is unique among the children (`NameTaken`). Fails
+   * `KindNotRegistered` where the kind has no Layer on this node, `StartFailed` where it cannot be built, and where this one is
+   * stopping or has 64 generations above it. It does not relocate, and is found by name on this node only.
    */
   readonly spawnChild: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
     kind: Kind<Rpcs, Props>,
     name: string,
     ...options: OptionsArgument<PropsOption<Props>>
   ) => Effect.Effect<ActorRef<Rpcs>, StartError>
-  /** Stops a child and waits for its end. One that is no child, or no more, is success. */
+  /** Stops a child within its kind's `stopGrace` and waits for its end. One that is no child, or no more, is success. */
   readonly stopChild: (child: ActorRef) => Effect.Effect<void>
   /**
-   * Runs the effect when that actor has stopped, its node is dead, or its name is nowhere to be found; once. Relocation is no
-   * end: the watch follows. Watching again replaces the effect.
+   * Runs the effect when that actor has stopped, its node is dead, or its name is nowhere to be found; once, and never after
+   * `unwatch`. Relocation and restart are no end: the watch follows. Watching again replaces the effect. One that is gone already
+   * is Terminated at once; of one on another node word comes with the next of its answers, of a dead node when that is certain.
    */
   readonly watch: <R>(
     target: ActorRef,
@@ -89,7 +92,9 @@ export class ActorContext extends Context.Service<ActorContext, {
   readonly stashed: number
   /**
    * From here on this handler does not hold the mailbox: the actor handles other messages while the effect lasts, and the asker
-   * gets the effect's result. Where the kind's `reentrancy.maxInFlight` is reached, it holds the mailbox after all.
+   * gets the effect's result. Where the kind's `reentrancy.maxInFlight` is reached, it holds the mailbox after all. Handlers interleave
+   * where they suspend, so what was read before may have changed after. It ends with the behaviour: interrupted, and its asker
+   * gets `HandlerFailed`.
    */
   readonly fork: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /**
@@ -99,7 +104,10 @@ export class ActorContext extends Context.Service<ActorContext, {
   readonly forward: <A, E, R>(
     ask: Effect.Effect<A, E | AskError, R>
   ) => Effect.Effect<A, Exclude<E, AskError>, R>
-  /** Runs the effect in the background, then `then` of its exit as a message of this actor. */
+  /**
+   * Runs the effect in the background, then `then` of its exit (a failure or a defect, too) as a message of this actor, ahead of those
+   * that wait. Nothing limits how many run at a time. Restart and stop interrupt it, and then `then` is not run.
+   */
   readonly pipeTo: <A, E, R, R2>(
     effect: Effect.Effect<A, E, R>,
     then: (exit: Exit.Exit<A, E>) => Effect.Effect<unknown, unknown, R2>
@@ -121,8 +129,11 @@ export class ActorContext extends Context.Service<ActorContext, {
   readonly noReceiveTimeout: Effect.Effect<void>
 
   // ---- passivation
-  /** Gives up the behaviour once the mailbox is empty; the next message builds it anew. Name and props stay. */
+  /**
+   * Gives up the behaviour once the mailbox is empty; the next message builds it anew. Name and props stay, state does not. Not while
+   * it is kept awake, has children, or handles messages beside the mailbox. Idempotent.
+   */
   readonly passivate: Effect.Effect<void>
-  /** Keeps this actor from being passivated for as long as the scope lives. */
+  /** Keeps this actor from being passivated for as long as the scope lives: in a handler, until its behaviour ends. */
   readonly keepAwake: Effect.Effect<void, never, Scope.Scope>
 }>()("effect-troupe/Actor/ActorContext") {}

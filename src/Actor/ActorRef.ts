@@ -4,6 +4,9 @@
  * A reference caches where the actor was last found. On this node a message goes straight into the actor's mailbox; elsewhere
  * it goes through `Delivery`. If a message certainly did not arrive because the actor has moved, the reference looks the name
  * up again and repeats it; a message whose outcome is unknown is never repeated. So one reference outlives relocations.
+ *
+ * A reference belongs to the node that it was got on. To introduce one actor to another, send its name, and let `actorOf` find it.
+ * Two references are equal (`Equal.equals`) when they are to one name of one kind in one datacenter, wherever it was last found.
  */
 import type { Duration, Effect, Stream } from "effect"
 import type { Rpc } from "effect/rpc"
@@ -19,7 +22,12 @@ export interface AskOptions {
 /** milliseconds an ask waits by default */
 export const defaultAskTimeout = 5000
 
-/** Messages that want no answer. Succeeds when the message is in the actor's mailbox, or on its way to another node. */
+/**
+ * Messages that want no answer. Succeeds when the message is in the actor's mailbox, or on its way to another node; what becomes of
+ * it after that, `system.events` tells as a dead letter at most. At most once, in the order in which one sender sent them. Fails
+ * `MailboxFull` (retryable), `ActorStopped`, `NodeUnreachable` (retryable; with `NotSent` it certainly was not delivered),
+ * `InvalidData`, `FrameTooLarge`, `ProtocolMismatch`. Not idempotent: the effect run twice is two messages.
+ */
 export type Tell<Rpcs extends Rpc.Any> = {
   readonly [R in Rpcs as R["_tag"]]: [Rpc.Payload<R>] extends [void] ? () => Effect.Effect<void, TellError>
     : (payload: Rpc.Payload<R>) => Effect.Effect<void, TellError>
@@ -30,7 +38,11 @@ export type Asked<R extends Rpc.Any> = Rpc.Success<R> extends Stream.Stream<infe
   ? Stream.Stream<A, E | Rpc.Error<R> | AskError>
   : Effect.Effect<Rpc.Success<R>, Rpc.Error<R> | AskError>
 
-/** Messages that want an answer: the handler's success, or its typed error, or why there is none. */
+/**
+ * Messages that want an answer: the handler's success, or its typed error, or why there is none. `AskTimeout`, `HandlerFailed` and
+ * `NodeUnreachable` with `Unknown` leave open whether the message was handled; the other failures mean that it certainly was not.
+ * Asking and telling share one order per sender. Interrupting an ask gives up the answer.
+ */
 export type Ask<Rpcs extends Rpc.Any> = {
   readonly [R in Rpcs as R["_tag"]]: [Rpc.Payload<R>] extends [void] ? (options?: AskOptions) => Asked<R>
     : (payload: Rpc.Payload<R>, options?: AskOptions) => Asked<R>
@@ -38,6 +50,7 @@ export type Ask<Rpcs extends Rpc.Any> = {
 
 export interface ActorRef<in Rpcs extends Rpc.Any = never> {
   readonly kind: KindDefinition
+  /** unique in its datacenter's cluster; a child's is its parent's, a slash, and its own */
   readonly name: string
   /** where it was last found */
   readonly address: ActorAddress

@@ -61,19 +61,31 @@ export class ActorSystem extends Context.Service<ActorSystem, {
   /** the name of the system, and this node */
   readonly name: string
   readonly node: NodeAddress
-  /** Starts an actor on this node and waits until its behaviour is built. Its name must be free in the cluster. */
+  /**
+   * Starts an actor on this node and waits until its behaviour is built. Fails `NameTaken` where the name is somebody's in the
+   * cluster (use `actorOf`), `StartFailed` with the cause where building failed for good, `InvalidData` where the props do not fit,
+   * `KindNotRegistered` (retryable) where no Layer of the kind lives here; in a cluster also as `spawnOn`.
+   */
   readonly spawn: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
     kind: Kind<Rpcs, Props>,
     name: string,
     ...options: OptionsArgument<SpawnBase & PropsOption<Props>>
   ) => Effect.Effect<ActorRef<Rpcs>, SpawnError>
-  /** Starts an actor on a member that meets the options, in this or another datacenter. */
+  /**
+   * Starts an actor on a member that meets the options, in this or another datacenter. Besides what `spawn` fails with:
+   * `NoEligibleMember`, `ClusterNotFormed`, `DirectoryRebuilding`, `NodeUnreachable`, `StoreUnavailable` (all retryable) and
+   * `OutcomeUnknown` (the actor may have been started: run the same effect again); for another datacenter `DataCenterNotReady`,
+   * `StaleRecords`, `RecordNotFound` (retryable), `AmbiguousDataCenter`, `KindNotAllowed`.
+   */
   readonly spawnOn: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
     kind: Kind<Rpcs, Props>,
     name: string,
     ...options: OptionsArgument<SpawnOnBase & PropsOption<Props>>
   ) => Effect.Effect<ActorRef<Rpcs>, SpawnError>
-  /** Starts `size` actors of the kind behind one reference; options as for `spawnOn`. Their names are `name-1` and so on. */
+  /**
+   * Starts `size` actors (at least 1) of the kind behind one value that chooses among them; options as for `spawnOn`, names `name-1` and
+   * so on. Where one of them cannot be started, the others are stopped again and the call fails as that spawn did.
+   */
   readonly spawnRouter: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
     kind: Kind<Rpcs, Props>,
     name: string,
@@ -84,13 +96,17 @@ export class ActorSystem extends Context.Service<ActorSystem, {
       readonly placement?: Strategy | undefined
     }
   ) => Effect.Effect<Router.Pool<Rpcs>, SpawnError>
-  /** Finds an actor by kind and name: in its own datacenter first, then in the others, or only in the one given. */
+  /**
+   * Finds an actor by kind and name: in its own datacenter first, then in the others, or only in the one given. `ActorNotFound` where
+   * all that were asked say so, `KindMismatch` where the name is another kind's; the rest is retryable and leaves it open. A child
+   * is found on its own node only.
+   */
   readonly actorOf: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
     kind: Kind<Rpcs, Props>,
     name: string,
     options?: { readonly dataCenter?: string | undefined }
   ) => Effect.Effect<ActorRef<Rpcs>, LookupError>
-  /** Is there an actor of that kind and name? An actor of another kind under the name is none. */
+  /** Is there an actor of that kind and name? An actor of another kind under the name is none. Looks where `actorOf` does. */
   readonly actorExists: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
     kind: Kind<Rpcs, Props>,
     name: string,
@@ -118,7 +134,7 @@ export class ActorSystem extends Context.Service<ActorSystem, {
   readonly suspend: (ref: ActorRef) => Effect.Effect<void, AskError>
   /** Lets a suspended actor go on with the state it has, or with a new behaviour where it has none. Idempotent. */
   readonly reinstate: (ref: ActorRef) => Effect.Effect<void, AskError>
-  /** the actors of this node and their state of life, children beneath their parents */
+  /** The actors of this node and their state of life, children beneath their parents; costs a look at each of them. */
   readonly inspect: Effect.Effect<ReadonlyArray<Inspected>>
   /**
    * One actor's state of life and its children's, wherever it runs. It does not wait for the messages before: it answers for one that
@@ -127,9 +143,13 @@ export class ActorSystem extends Context.Service<ActorSystem, {
   readonly inspectActor: (ref: ActorRef, options?: AskOptions) => Effect.Effect<Inspected, AskError>
   /** what happens on this node, from the moment of subscription on; a slow subscriber loses the oldest */
   readonly events: Stream.Stream<SystemEvent>
+  /** this node's view of its own cluster, oldest first; this node alone where there is none */
   readonly members: Effect.Effect<ReadonlyArray<Member>>
+  /** Is this node the oldest member that is Up? For tidying and reports, not for deciding: two may think so for a while. */
   readonly isLeader: Effect.Effect<boolean>
+  /** Has this node heard of the datacenters once since it was started? True where there is only one. */
   readonly dataCenterReady: Effect.Effect<boolean>
+  /** time since it last heard of them */
   readonly dataCenterLastRefresh: Effect.Effect<Option.Option<Duration.Duration>>
   /** Waits until the datacenter is listed here as ACTIVE with a live lease; default timeout 30 seconds. */
   readonly awaitDataCenter: (name: string, options?: {

@@ -1,13 +1,19 @@
 /**
  * Work at a time: once, at an interval, by a cron expression; listed, paused and cancelled by name. A job is any Effect, typically
- * a tell. One node's jobs fire on that node; nothing of them survives it.
+ * a tell, of an actor on any node: `jobs.cron("close", "0 18 * * *", ledger.tell.Close())`.
+ *
+ * One node's jobs fire on that node; nothing of them survives it. A program that sets the same job on each of its nodes has it fire on
+ * each of them. What is to fire once in a whole cluster, and to go on when a node dies, is an actor with timers: its name is unique
+ * there, and it starts again elsewhere.
  *
  * Not for: an actor's own timers (`ActorContext.timers`), which end with its behaviour.
  */
 import { Clock, Context, Cron, Duration, Effect, FiberMap, Layer, Result } from "effect"
 import { SettingInvalid } from "./errors.ts"
 
+/** A job as it stands. */
 export interface Job {
+  /** chosen by whoever set it; unique on the node */
   readonly id: string
   readonly kind: "once" | "interval" | "cron"
   readonly paused: boolean
@@ -20,22 +26,34 @@ export interface Job {
 type Work<R> = Effect.Effect<unknown, unknown, R>
 
 export class Jobs extends Context.Service<Jobs, {
-  /** Fires once after the delay, and is forgotten. A job of the same id is replaced, here and below. */
+  /**
+   * Fires once after the delay, and is forgotten when it does. Here and below: a job of the same id is replaced, even while its work
+   * is under way, which is interrupted; work that fails or dies is logged as a warning, and the job goes on.
+   */
   readonly once: <R>(id: string, delay: Duration.Input, work: Work<R>) => Effect.Effect<void, never, R>
-  /** Fires each interval, the first time after one. A firing that takes longer than the interval delays the next. */
+  /**
+   * Fires each interval (at least 1 ms), the first time after one. One firing at a time: work that takes longer than the interval
+   * delays the next, which then comes at once.
+   */
   readonly every: <R>(id: string, interval: Duration.Input, work: Work<R>) => Effect.Effect<void, never, R>
-  /** Fires by a cron expression of 5 or 6 fields, in UTC unless a time zone is named. What was missed is not made up for. */
+  /**
+   * Fires by a cron expression of 5 or 6 fields (with seconds first), on the wall clock in UTC unless an IANA time zone is named. What
+   * was missed, because the work took longer or the job was paused, is not made up for. `SettingInvalid`, not retryable, where the
+   * expression or the time zone is not one, or the day never comes; then a job of that id stays as it is.
+   */
   readonly cron: <R>(
     id: string,
     expression: string,
     work: Work<R>,
     options?: { readonly timeZone?: string | undefined }
   ) => Effect.Effect<void, SettingInvalid, R>
+  /** all jobs, paused ones too, in the order in which they were set */
   readonly list: Effect.Effect<ReadonlyArray<Job>>
-  /** Stops the job's clock; false: there is no such job. */
+  /** Stops the job's clock, and interrupts its work where that is under way; false: there is no such job. Idempotent. */
   readonly pause: (id: string) => Effect.Effect<boolean>
-  /** Goes on with what was left (a cron job with its next time); false: no such job. */
+  /** Goes on with what was left (a cron job with its next time); false: no such job. Idempotent. */
   readonly resume: (id: string) => Effect.Effect<boolean>
+  /** Forgets the job, and interrupts its work where that is under way; false: there is no such job. */
   readonly cancel: (id: string) => Effect.Effect<boolean>
 }>()("effect-troupe/Actor/Jobs") {}
 
@@ -104,10 +122,14 @@ export const make = Effect.gen(function*() {
     every: (id, interval, work) => add(id, "interval", () => Math.max(1, Duration.toMillis(interval)), work),
     cron: (id, expression, work, options) =>
       Effect.suspend(() => {
+        const invalid = (reason: string) => Effect.fail(new SettingInvalid({ setting: `cron of job ${id}`, reason }))
         const cron = Cron.parse(expression, options?.timeZone ?? "UTC")
-        return Result.isFailure(cron)
-          ? Effect.fail(new SettingInvalid({ setting: `cron of job ${id}`, reason: cron.failure.message }))
-          : add(id, "cron", (wall) => Cron.next(cron.success, wall).getTime() - wall, work)
+        if (Result.isFailure(cron)) return invalid(cron.failure.message)
+        const next = (wall: number) => Cron.next(cron.success, wall).getTime() - wall
+        // A day that no month has: the library looks for it in vain and throws.
+        return Result.isFailure(Result.try(() => next(clock.currentTimeMillisUnsafe())))
+          ? invalid("never comes")
+          : add(id, "cron", next, work)
       }),
     list: Effect.sync(() =>
       [...entries].map(([id, entry]) => ({

@@ -1,7 +1,9 @@
 /**
- * What becomes of an actor whose behaviour failed: a defect in a handler, or in building the behaviour again. A handler's typed
- * error is no failure; it goes to the asker.
+ * What becomes of an actor whose behaviour failed: a defect in a handler, in an effect handed to its context (a timer's, a watch's), or
+ * in building the behaviour again. A handler's typed error is no failure; it goes to the asker. Failing to start in the first place
+ * is none either: `BehaviorOptions.start` says how often that is tried.
  *
+ * It is chosen with the kind, not by the parent: an actor is supervised alike whoever spawned it, and wherever it is started again.
  * Pure data and functions; the cell performs what is decided here.
  */
 import type { Cause, Duration, Schedule } from "effect"
@@ -9,10 +11,12 @@ import { Duration as Durations } from "effect"
 
 /**
  * - `resume`: go on with the next message, the state as it is
- * - `restart`: close the behaviour's scope and build it afresh; same props, name and mailbox
- * - `stop`: end the actor as `Failed`
- * - `suspend`: keep the mailbox and handle nothing until `ActorSystem.reinstate`
+ * - `restart`: close the behaviour's scope and build it afresh; same props, name, mailbox and stash; children stop
+ * - `stop`: end the actor as `Failed`; watchers are told, what waits becomes dead letters, its name is free
+ * - `suspend`: keep the mailbox and the state, and handle nothing until `ActorSystem.reinstate` (or `restart`)
  * - `escalate`: end the actor as `Failed`, and let its parent fail for the same cause; without a parent it is `stop`
+ *
+ * Whichever it is, the message in hand is lost, and its asker gets `HandlerFailed`.
  */
 export type Directive = "resume" | "restart" | "stop" | "suspend" | "escalate"
 
@@ -32,17 +36,23 @@ export interface Supervision {
 }
 
 export interface SupervisionOptions {
-  /** default `oneForOne` */
+  /**
+   * `allForOne`: what is decided about one child happens to its siblings, whatever their kinds say (with `escalate` they stop). The
+   * parent and actors without a parent are not concerned. Default `oneForOne`.
+   */
   readonly strategy?: "oneForOne" | "allForOne" | undefined
-  /** default: always `restart` */
+  /** one directive for all errors, or one chosen by the error; must not throw. Default: always `restart` */
   readonly decide?: Directive | ((error: unknown, cause: Cause.Cause<unknown>) => Directive) | undefined
-  /** default 10 */
+  /** restarts that an actor has within the window, by failures of its own; 0 for none. Default 10 */
   readonly limit?: number | undefined
-  /** default 1 minute */
+  /** it slides: a restart counts until exactly that long has passed. Default 1 minute */
   readonly window?: Duration.Input | undefined
-  /** default none; e.g. an exponential one, capped and jittered */
+  /**
+   * The pause before each restart: messages wait meanwhile. E.g. `Schedule.exponential("100 millis")` with a cap and
+   * `Schedule.jittered`. It starts over after a window without a failure, and where it ends the budget is spent. Default none.
+   */
   readonly backoff?: Schedule.Schedule<unknown, Cause.Cause<unknown>> | undefined
-  /** default `stop` */
+  /** what a spent budget means: the failure after the last restart that was allowed. Default `stop` */
   readonly exhausted?: "stop" | "suspend" | "escalate" | undefined
 }
 

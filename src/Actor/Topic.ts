@@ -1,6 +1,9 @@
 /**
- * Publish and subscribe within a node: a topic is a name with a schema, its subscribers are streams or actors. Publishing never
- * waits; a slow subscriber loses the oldest and learns how many.
+ * Publish and subscribe within a node: a topic is a name with a type, its subscribers are streams or actors. Publishing never
+ * waits; a slow subscriber loses the oldest, and `Topics.stats` counts what was lost.
+ *
+ * Not for: other nodes. A message published here is seen by subscribers here and nowhere else, and nobody keeps it for those who
+ * come later. Across a cluster let an actor stand for the topic: its name is unique there, its subscribers are names that it tells.
  */
 import { Context, Effect, Layer, Stream } from "effect"
 import type { Scope } from "effect"
@@ -10,29 +13,40 @@ import type { TellError } from "./errors.ts"
 /** Messages a subscriber may be behind before it loses the oldest. */
 export const subscriberBuffer = 1024
 
+/** The topics of a node. Programs use `Topic`; this is where its messages meet. */
 export class Topics extends Context.Service<Topics, {
   /** the hub of a topic; made when it is first asked for, kept for the life of the node */
   readonly hub: (name: string) => Hub<unknown>
-  /** topics so far, with the messages that slow subscribers have lost */
+  /** topics so far, with the messages that their slow subscribers have lost, all together and since the node was started */
   readonly stats: Effect.Effect<ReadonlyArray<{ readonly topic: string; readonly lost: number }>>
 }>()("effect-troupe/Actor/Topics") {}
 
 export interface Topic<A> {
   readonly name: string
-  /** Hands the message to whoever subscribes now; succeeds also where nobody does. */
+  /**
+   * Hands the message to whoever subscribes now; succeeds also where nobody does, and does not wait until anybody has seen it. One
+   * publisher's messages reach each subscriber in their order.
+   */
   readonly publish: (message: A) => Effect.Effect<void, never, Topics>
-  /** messages from the moment it is run on */
+  /**
+   * Messages from the moment it is run on, without end. Whoever is more than `subscriberBuffer` behind loses the oldest and goes on
+   * with the next that is left: there is no mark in the stream, so number the messages where a gap matters.
+   */
   readonly stream: Stream.Stream<A, never, Topics>
   /**
-   * Tells each message to an actor: `topic.tellTo((order) => ref.tell.Placed(order))`, for as long as the scope lives. A tell that
-   * fails is logged and skipped.
+   * Tells each message to an actor, wherever it runs: `topic.tellTo((order) => ref.tell.Placed(order))`, for as long as the scope
+   * lives; one after the other, in their order. A tell that fails (`ActorStopped`, `MailboxFull`, ...) is logged as a warning and its
+   * message skipped. Subscribing twice tells each message twice.
    */
   readonly tellTo: (
     tell: (message: A) => Effect.Effect<void, TellError>
   ) => Effect.Effect<void, never, Topics | Scope.Scope>
 }
 
-/** Defines a topic. Two topics of one name are the same topic, so they must agree on `A`. */
+/**
+ * Defines a topic; costs nothing until it is used. Two of one name are the same topic, so they must agree on `A`: define it once and
+ * import it, as one does with a kind.
+ */
 export const make = <A>(name: string): Topic<A> => {
   const hub = Topics.useSync((topics) => topics.hub(name) as Hub<A>)
   const stream = Stream.unwrap(Effect.map(hub, (hub) => hub.stream(subscriberBuffer)))

@@ -5,9 +5,9 @@
  * Under `TestClock` waiting moves the clock: a probe that expects a message within 3 seconds lets virtual time pass until it comes,
  * at most those 3 seconds. So the test, through its probes, stays the one owner of the clock.
  */
-import { Clock, Duration, Effect, Exit, Layer, Schema } from "effect"
+import { Clock, Duration, Effect, Exit, Layer, Schema, Stream } from "effect"
 import type { Scope } from "effect"
-import type { Rpc } from "effect/rpc"
+import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import type { Kind } from "../Actor/Actor.ts"
 import * as Actor from "../Actor/Actor.ts"
@@ -50,12 +50,17 @@ export class ProbeFailed extends Schema.TaggedError<ProbeFailed>()("ProbeFailed"
   }
 }
 
+/** What answers a message: an Effect of the reply, or a Stream of replies where it is declared with `stream: true`. */
+export type Answer<R extends Rpc.Any> = Rpc.Success<R> extends Stream.Stream<infer A, infer E, infer _>
+  ? Stream.Stream<A, E | Rpc.Error<R>>
+  : Effect.Effect<Rpc.Success<R>, Rpc.Error<R>>
+
 /** A message that a probe was sent. One `Received` for each message of the protocol. */
 export type Received<Rpcs extends Rpc.Any> = Rpcs extends Rpc.Any ? {
     readonly _tag: Rpcs["_tag"]
     readonly payload: Rpc.Payload<Rpcs>
-    /** Answers its asker; only the first answer counts. */
-    readonly reply: (answer: Effect.Effect<Rpc.Success<Rpcs>, Rpc.Error<Rpcs>>) => Effect.Effect<void>
+    /** Answers its asker; only the first answer counts. A tell has nobody to hear it, and that is no failure. */
+    readonly reply: (answer: Answer<Rpcs>) => Effect.Effect<void>
   }
   : never
 
@@ -85,18 +90,18 @@ export interface Probe<Rpcs extends Rpc.Any> {
   /** Answers all messages of that tag from now on, those that wait included; they are still seen. */
   readonly autoReply: <const Tag extends Rpcs["_tag"]>(
     tag: Tag,
-    answer: (
-      payload: Tagged<Rpcs, Tag>["payload"]
-    ) => Effect.Effect<Rpc.Success<Rpc.ExtractTag<Rpcs, Tag>>, Rpc.Error<Rpc.ExtractTag<Rpcs, Tag>>>
+    answer: (payload: Tagged<Rpcs, Tag>["payload"]) => Answer<Rpc.ExtractTag<Rpcs, Tag>>
   ) => Effect.Effect<void>
   /** messages that wait to be looked at */
   readonly waiting: Effect.Effect<ReadonlyArray<Received<Rpcs>>>
 }
 
+type AnyAnswer = Effect.Effect<unknown, unknown> | Stream.Stream<unknown, unknown>
+
 interface Entry {
   readonly _tag: string
   readonly payload: unknown
-  readonly reply: (answer: Effect.Effect<unknown, unknown>) => Effect.Effect<void>
+  readonly reply: (answer: AnyAnswer) => Effect.Effect<void>
 }
 
 const isTestClock = (clock: Clock.Clock): clock is TestClock.TestClock => "adjust" in clock
@@ -128,24 +133,33 @@ export const probe = <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
   Effect.gen(function*() {
     const system = yield* ActorSystem.ActorSystem
     const id = ++probes
+    const messages = ownMessages(kind.definition)
     // A kind of its own, so that it stands beside the real one; senders only see the protocol.
-    const own = Actor.make(`${kind.definition.name}Probe${id}`, { protocol: [] })
+    const own = Actor.make(`${kind.definition.name}Probe${id}`, {
+      protocol: messages.filter(({ stream }) => stream).map(({ tag }) =>
+        Rpc.make(tag, { success: Schema.Unknown, stream: true })
+      )
+    })
     const entries: Array<Entry> = []
-    const answers = new Map<string, (payload: unknown) => Effect.Effect<unknown, unknown>>()
+    const answers = new Map<string, (payload: unknown) => AnyAnswer>()
 
     const handler = (tag: string) => (payload: unknown) =>
       Effect.callback<unknown, unknown>((resume) => {
-        entries.push({
-          _tag: tag,
-          payload,
-          reply: (answer) => Effect.map(Effect.exit(answer), (exit: Exit.Exit<unknown, unknown>) => resume(exit))
-        })
-        const answer = answers.get(tag)
-        if (answer !== undefined) resume(answer(payload))
+        // A stream is run by whoever listens to it, with the failures that it has then.
+        const reply = (answer: AnyAnswer) =>
+          Stream.isStream(answer)
+            ? Effect.sync(() => resume(Effect.succeed(answer)))
+            : Effect.map(Effect.exit(answer), (exit: Exit.Exit<unknown, unknown>) => resume(exit))
+        entries.push({ _tag: tag, payload, reply })
+        const answer = answers.get(tag)?.(payload)
+        if (answer !== undefined) resume(Stream.isStream(answer) ? Effect.succeed(answer) : answer)
       })
-    const tags = ownMessages(kind.definition).map(({ tag }) => tag)
+    const streaming = (tag: string) => (payload: unknown) =>
+      Stream.unwrap(handler(tag)(payload) as Effect.Effect<Stream.Stream<unknown, unknown>>)
     const live = own.toLayer(
-      Effect.succeed(Object.fromEntries(tags.map((tag) => [tag, handler(tag)])) as never),
+      Effect.succeed(
+        Object.fromEntries(messages.map(({ stream, tag }) => [tag, stream ? streaming(tag) : handler(tag)])) as never
+      ),
       { reentrancy: { messages: "all", maxInFlight: Infinity } }
     )
     const disguised = { ...own, definition: { ...own.definition, messages: kind.definition.messages } }

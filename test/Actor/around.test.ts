@@ -471,7 +471,11 @@ describe("jobs", () => {
         yield* jobs.once("once", "90 seconds", note("once"))
         yield* jobs.every("every", "1 minute", note("every"))
         yield* jobs.cron("cron", "*/5 * * * *", note("cron"))
-        assert.strictEqual((yield* Effect.flip(jobs.cron("bad", "every day", note("bad"))))._tag, "SettingInvalid")
+        const refused = (expression: string, timeZone?: string) =>
+          Effect.map(Effect.flip(jobs.cron("cron", expression, note("bad"), { timeZone })), (error) => error.message)
+        assert.include(yield* refused("every day"), "cron of job cron")
+        assert.include(yield* refused("* * * * *", "Mars/Base"), "time zone")
+        assert.include(yield* refused("0 0 31 2 *"), "never comes")
         yield* TestClock.adjust("2 minutes")
         assert.deepStrictEqual(log.splice(0), ["every", "once", "every"])
         assert.deepStrictEqual((yield* jobs.list).map((job) => [job.id, job.kind, job.firesIn, job.fired]), [

@@ -213,7 +213,7 @@ describe("a mailbox", () => {
           }
         }).pipe(Effect.provide(live.pipe(Layer.provideMerge(layerLocal))))
       }),
-    { arbitrary: { runs: 300 } }
+    { arbitrary: { runs: 150 } }
   )
 })
 
@@ -296,6 +296,6 @@ describe("supervision", () => {
         }).pipe(Effect.provide(live.pipe(Layer.provideMerge(layerLocal))))
         assert.strictEqual(ends, starts)
       }),
-    { arbitrary: { runs: 200 } }
+    { arbitrary: { runs: 100 } }
   )
 })

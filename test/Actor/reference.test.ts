@@ -17,13 +17,16 @@ import {
   SystemEvents,
   Topology
 } from "effect-troupe/Actor"
-import { Effect, Exit, Fiber, Layer, Schema } from "effect"
+import { Effect, Equal, Exit, Fiber, HashSet, Layer, Schema } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
+import { layerLocal } from "./local.ts"
 
 const Counter = Actor.make("Counter", {
   protocol: [Rpc.make("Add", { payload: { n: Schema.Int }, success: Schema.Int })]
 })
+
+const Other = Actor.make("Other", { protocol: [] })
 
 const node = (id: string): Address.NodeAddress => ({
   dataCenter: "local",
@@ -174,6 +177,27 @@ describe("a reference", () => {
       assert.strictEqual((yield* Fiber.join(asked))._tag, "AskTimeout")
       assert.deepStrictEqual(sent, ["b/1", "c/2"])
     }).pipe(Effect.provide(layer))
+  })
+})
+
+describe("two references", () => {
+  it.effect("are equal where they are to one name of one kind, whatever has become of the actor", () => {
+    const kinds = Layer.mergeAll(
+      Counter.toLayer(Effect.succeed(Counter.of({ Add: ({ n }) => Effect.succeed(n) }))),
+      Other.toLayer(Effect.succeed(Other.of({})))
+    )
+    return Effect.gen(function*() {
+      const system = yield* ActorSystem.ActorSystem
+      const [a, b] = [yield* system.spawn(Counter, "a"), yield* system.spawn(Counter, "b")]
+      yield* a.ask.Add({ n: 1 })
+      const again = yield* system.actorOf(Counter, "a")
+      assert.isTrue(Equal.equals(a, again))
+      assert.isFalse(Equal.equals(a, b))
+      assert.strictEqual(HashSet.size(HashSet.make(a, again, b)), 2)
+      yield* system.stop(a)
+      assert.isFalse(Equal.equals(a, yield* system.spawn(Other, "a")))
+      assert.isTrue(Equal.equals(a, again))
+    }).pipe(Effect.provide(kinds.pipe(Layer.provideMerge(layerLocal))))
   })
 })
 

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Actor, ActorSystem } from "effect-troupe/Actor"
 import { TestKit } from "effect-troupe/testing"
-import { Effect, Fiber, Schema } from "effect"
+import { Effect, Fiber, Schema, Stream } from "effect"
 import { Rpc } from "effect/rpc"
 
 class Empty extends Schema.TaggedError<Empty>()("Empty", {}) {}
@@ -13,6 +13,13 @@ const Stock = Actor.make("Stock", {
   ],
   props: { place: Schema.String }
 })
+const Feed = Actor.make("Feed", {
+  protocol: [
+    Rpc.make("Numbers", { payload: { upTo: Schema.Int }, success: Schema.Int, error: Empty, stream: true }),
+    Rpc.make("Ping")
+  ]
+})
+
 describe("a probe", () => {
   it.effect("sees what it is told, answers what it is asked, and moves virtual time while it waits", () =>
     Effect.gen(function*() {
@@ -47,6 +54,25 @@ describe("a probe", () => {
       assert.deepStrictEqual(some.seen, ["Note"])
       const none = yield* Effect.flip(stock.fish("Note", () => false, { within: "1 second" }))
       assert.strictEqual(none._tag, "ProbeFailed")
+    }).pipe(Effect.scoped, Effect.provide(TestKit.layerSystem)))
+
+  it.effect("answers with streams, by hand and by itself, and a stream's failure is its listener's", () =>
+    Effect.gen(function*() {
+      const feed = yield* TestKit.probe(Feed)
+      const listen = Stream.runCollect(feed.ref.ask.Numbers({ upTo: 3 }))
+      const first = yield* Effect.forkChild(listen, { startImmediately: true })
+      const asked = yield* feed.expect("Numbers")
+      assert.deepStrictEqual(asked.payload, { upTo: 3 })
+      yield* asked.reply(Stream.make(1, 2, 3))
+      assert.deepStrictEqual(yield* Fiber.join(first), [1, 2, 3])
+      yield* feed.autoReply("Numbers", ({ upTo }) => Stream.concat(Stream.range(1, upTo), Stream.fail(new Empty())))
+      const got: Array<number> = []
+      const error = yield* feed.ref.ask.Numbers({ upTo: 2 }).pipe(
+        Stream.runForEach((n) => Effect.sync(() => got.push(n))),
+        Effect.flip
+      )
+      assert.strictEqual(error._tag, "Empty")
+      assert.deepStrictEqual(got, [1, 2])
     }).pipe(Effect.scoped, Effect.provide(TestKit.layerSystem)))
 
   it.effect("works with a system of one's own kinds, and two probes of one kind do not meet", () =>

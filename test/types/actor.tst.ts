@@ -5,7 +5,9 @@ import {
   ActorSystem,
   type Errors,
   type Jobs,
-  type Router
+  type Router,
+  Router as RouterOf,
+  Topic
 } from "effect-troupe/Actor"
 import { Context, Effect, Layer, Schema, Scope, Stream } from "effect"
 import { Rpc } from "effect/rpc"
@@ -176,11 +178,61 @@ describe("what else can fail, and with what", () => {
     expect(Feed.of).type.toBeCallableWith({ Numbers: () => Stream.make(1), Ping: () => Effect.void })
   })
 
-  test("suspending, inspecting, stopping", () => {
-    expect(system.suspend(feed)).type.toBe<Effect.Effect<void, Errors.AskError>>()
-    expect(system.reinstate(feed)).type.toBe<Effect.Effect<void, Errors.AskError>>()
-    expect(system.stop(feed, { drain: "1 second" })).type.toBe<Effect.Effect<void, Errors.StopError>>()
+  test("suspending, restarting, inspecting, stopping, of any actor", () => {
+    for (const ref of [feed, account, {} as ActorRef.ActorRef]) {
+      expect(system.suspend(ref)).type.toBe<Effect.Effect<void, Errors.AskError>>()
+      expect(system.reinstate(ref)).type.toBe<Effect.Effect<void, Errors.AskError>>()
+      expect(system.restart(ref)).type.toBe<Effect.Effect<void, Errors.AskError>>()
+      expect(system.inspectActor(ref)).type.toBe<Effect.Effect<ActorSystem.Inspected, Errors.AskError>>()
+      expect(system.stop(ref, { drain: "1 second", now: true })).type.toBe<Effect.Effect<void, Errors.StopError>>()
+    }
+    expect<Errors.StopError["_tag"]>().type.toBe<
+      "NodeUnreachable" | "DirectoryRebuilding" | "StoreUnavailable" | "OutcomeUnknown" | "ClusterNotFormed"
+    >()
     expect(system.inspect).type.toBe<Effect.Effect<ReadonlyArray<ActorSystem.Inspected>>>()
+    expect(system.stop).type.not.toBeCallableWith("acct-1")
+    expect(system.inspectActor).type.toBeCallableWith(feed, { timeout: "1 second" as const })
+  })
+
+  test("a tell never fails with the message's own error, not even of a stream", () => {
+    expect(feed.tell.Numbers({ count: 1 })).type.toBe<Effect.Effect<void, Errors.TellError>>()
+    expect(account.tell.Withdraw({ cents: 1 })).type.toBe<Effect.Effect<void, Errors.TellError>>()
+    expect(feed.tell.Ping).type.not.toBeCallableWith({ timeout: "1 second" as const })
+  })
+
+  test("spawn fails as spawnOn does, and takes no target", () => {
+    const spawned = system.spawn(Feed, "f")
+    expect(spawned).type.toBe<Effect.Effect<ActorRef.ActorRef<FeedRpcs>, Errors.SpawnError>>()
+    expect(system.spawn).type.toBeCallableWith(Feed, "f", { id: "one", relocatable: false })
+    expect(system.spawn).type.not.toBeCallableWith(Feed, "f", { dataCenter: "eu-west-1" })
+    expect(system.spawnOn).type.not.toBeCallableWith(Feed, "f", { strategy: "nearest" })
+    expect<Extract<Errors.SpawnError, { readonly retryable: false }>["_tag"]>().type.toBe<
+      | "NameTaken"
+      | "KindMismatch"
+      | "StartFailed"
+      | "InvalidData"
+      | "PolicyNotRegistered"
+      | "OutcomeUnknown"
+      | "AmbiguousDataCenter"
+      | "KindNotAllowed"
+    >()
+  })
+
+  test("looking a name up: by its datacenter or anywhere", () => {
+    const found = system.actorOf(Feed, "f", { dataCenter: "eu-west-1" })
+    expect(found).type.toBe<Effect.Effect<ActorRef.ActorRef<FeedRpcs>, Errors.LookupError>>()
+    expect<Errors.LookupError["_tag"]>().type.toBe<
+      | "ActorNotFound"
+      | "KindMismatch"
+      | "NodeUnreachable"
+      | "ClusterNotFormed"
+      | "DirectoryRebuilding"
+      | "StoreUnavailable"
+      | "DataCenterNotReady"
+      | "StaleRecords"
+      | "RecordNotFound"
+      | "AmbiguousDataCenter"
+    >()
   })
 
   test("routers answer as their routees do, and fail to grow as spawns do", () => {
@@ -190,13 +242,46 @@ describe("what else can fail, and with what", () => {
       Errors.SpawnError | Errors.StopError
     >()
     expect<ReturnType<Router.Pool<FeedRpcs>["ask"]["Ping"]>>().type.toBe<Effect.Effect<void, Errors.AskError>>()
+    expect<ReturnType<Router.Pool<FeedRpcs>["tell"]["Ping"]>>().type.toBe<Effect.Effect<void, Errors.TellError>>()
+    expect<ReturnType<Router.Pool<FeedRpcs>["ask"]["Numbers"]>>().type.toBe<
+      Stream.Stream<number, Jammed | Errors.AskError>
+    >()
     expect(system.spawnRouter).type.not.toBeCallableWith(Account, "a", { size: 1, strategy: "random" as const })
+  })
+
+  test("a group is of one protocol, has at least one routee and cannot be resized", () => {
+    const group = RouterOf.group("g", [feed], { strategy: { tailChopping: { interval: "1 second" } } })
+    expect(group).type.toBe<Router.Group<FeedRpcs>>()
+    expect(group.add).type.not.toBeCallableWith(account)
+    expect(group.remove(account)).type.toBe<Effect.Effect<void>>()
+    expect(group).type.not.toHaveProperty("resize")
+    expect(RouterOf.group<FeedRpcs>).type.not.toBeCallableWith("g", [], { strategy: "random" as const })
+    expect(RouterOf.group<FeedRpcs>).type.not.toBeCallableWith("g", [feed], { strategy: "nearest" as const })
+  })
+
+  test("topics fail with nothing, and take tells of any protocol", () => {
+    const topic = Topic.make<number>("t")
+    expect(topic.publish(1)).type.toBe<Effect.Effect<void, never, Topic.Topics>>()
+    expect(topic.publish).type.not.toBeCallableWith("1")
+    expect(topic.stream).type.toBe<Stream.Stream<number, never, Topic.Topics>>()
+    expect(topic.tellTo((cents) => account.tell.Deposit({ cents }))).type.toBe<
+      Effect.Effect<void, never, Topic.Topics | Scope.Scope>
+    >()
+    expect(topic.tellTo).type.not.toBeCallableWith((cents: number) => account.ask.Withdraw({ cents }))
   })
 
   test("jobs refuse a bad cron expression, and nothing else", () => {
     const jobs = {} as Jobs.Jobs["Service"]
     expect(jobs.cron("id", "* * * * *", Effect.void)).type.toBe<Effect.Effect<void, Errors.SettingInvalid>>()
     expect(jobs.every("id", "1 second", Database)).type.toBe<Effect.Effect<void, never, Database>>()
+    expect(jobs.once("id", "1 second", account.tell.Deposit({ cents: 1 }))).type.toBe<Effect.Effect<void>>()
+    expect(jobs.cron("id", "* * * * *", Database, { timeZone: "Europe/Paris" })).type.toBe<
+      Effect.Effect<void, Errors.SettingInvalid, Database>
+    >()
+    expect(jobs.list).type.toBe<Effect.Effect<ReadonlyArray<Jobs.Job>>>()
+    for (const change of [jobs.pause, jobs.resume, jobs.cancel]) {
+      expect(change("id")).type.toBe<Effect.Effect<boolean>>()
+    }
   })
 
   test("inside: children fail to start typed, effects handed over keep their needs", () => {
@@ -204,6 +289,15 @@ describe("what else can fail, and with what", () => {
     expect(context.spawnChild(Feed, "f")).type.toBe<Effect.Effect<ActorRef.ActorRef<FeedRpcs>, Errors.StartError>>()
     expect(context.spawnChild).type.not.toBeCallableWith(Account, "a")
     expect(context.watch(feed, () => Mailer)).type.toBe<Effect.Effect<void, never, Mailer>>()
+    expect(context.watch).type.toBeCallableWith(
+      feed,
+      (terminated: ActorContext.Terminated) => Effect.fail(terminated.address.node.dataCenter)
+    )
+    expect(context.unwatch(account)).type.toBe<Effect.Effect<void>>()
+    expect(context.stopChild(feed)).type.toBe<Effect.Effect<void>>()
+    expect<Errors.StartError["_tag"]>().type.toBe<
+      "NameTaken" | "KindNotRegistered" | "KindMismatch" | "StartFailed" | "InvalidData" | "PolicyNotRegistered"
+    >()
     expect(context.timers.once("t", 1, Database)).type.toBe<Effect.Effect<void, never, Database>>()
     expect(context.stash).type.toBe<Effect.Effect<never>>()
     expect(context.forward(account.ask.Withdraw({ cents: 1 }))).type.toBe<Effect.Effect<number, InsufficientFunds>>()

@@ -1,7 +1,7 @@
 /**
  * References at work. The fast path binds to a cell of this node; the other path is ordinary Effect code over the ports.
  */
-import { Cause, Duration, Effect, Effectable, Exit, Fiber, Schedule, Stream } from "effect"
+import { Cause, Duration, Effect, Effectable, Equal, Exit, Fiber, Hash, Schedule, Stream } from "effect"
 import { type ActorRef, type AskOptions, defaultAskTimeout } from "../ActorRef.ts"
 import type { ActorAddress } from "../Address.ts"
 import type { Delivery, Message, Route, Trace } from "../Delivery.ts"
@@ -256,6 +256,16 @@ export class Ref implements ActorRef, Route {
     const surface = new this.classes.ask(this)
     Object.defineProperty(this, "ask", { value: surface })
     return surface as {}
+  }
+
+  /** By what it refers to. What it has found out about the way there is no part of that. */
+  [Equal.symbol](that: unknown): boolean {
+    return that instanceof Ref && that.name === this.name && that.kind.name === this.kind.name &&
+      that.address.node.dataCenter === this.address.node.dataCenter
+  }
+
+  [Hash.symbol](): number {
+    return Hash.string(`${this.kind.name}/${this.name}`)
   }
 
   toJSON(): unknown {
