@@ -2,8 +2,8 @@
  * An `ActorSystem` for outsiders: a command line or a web server that is no member, runs no actors of its own and asks nodes by
  * a list of endpoints. Its references tell and ask like any other; names are placed and found by the node that is asked.
  *
- * Not for: members (`Remoting.layer`). Messages go straight to the node that hosts the actor, so its advertised address must be
- * reachable from here.
+ * Not for: members (`Remoting.layer`). Messages go straight to the node that hosts the actor, or through an endpoint where that node
+ * cannot be dialed from here (behind a load balancer, say): in a session of the client and that node all the same.
  */
 import { Duration, Effect, Layer, Random, Ref, Schedule } from "effect"
 import * as ActorHost from "../Actor/ActorHost.ts"
@@ -29,6 +29,12 @@ export interface ClientOptions extends RemotingOptions {
   /** at least one; each is `{ host, port }` or `host:port` */
   readonly endpoints: ReadonlyArray<Endpoint | string>
   readonly balancing?: Balancing | undefined
+  /**
+   * How messages get to the node that hosts an actor: `direct`ly at its advertised address, by a `relay` through an endpoint, or
+   * (`auto`, the default) through an endpoint where it cannot be dialed from here. Behind a load balancer `relay` spares the attempts;
+   * then nothing but the given endpoints is dialed.
+   */
+  readonly routing?: "auto" | "direct" | "relay" | undefined
   /** how often the nodes are asked where else their cluster can be reached; default 30 s, infinity for never */
   readonly refreshInterval?: Duration.Input | undefined
   /** what one node gets to answer before the next is asked; default 5 s */
@@ -43,7 +49,15 @@ const parse = (endpoint: Endpoint | string): Endpoint | undefined => {
 
 /** The settings that clients and nodes share. */
 const remotingOf = (options: ClientOptions): RemotingOptions => {
-  const { balancing: _b, endpoints: _e, refreshInterval: _r, requestTimeout: _t, system: _s, ...remoting } = options
+  const {
+    balancing: _b,
+    endpoints: _e,
+    refreshInterval: _r,
+    requestTimeout: _t,
+    routing: _u,
+    system: _s,
+    ...remoting
+  } = options
   return remoting
 }
 
@@ -93,7 +107,7 @@ const makePlacement = Effect.fnUntraced(function*(options: ClientOptions, given:
     yield* Ref.set(known, [...all.values()])
   })
   const interval = Duration.fromInputUnsafe(options.refreshInterval ?? "30 seconds")
-  if (Duration.isFinite(interval)) {
+  if (Duration.isFinite(interval) && options.routing !== "relay") {
     yield* Effect.ignore(refresh).pipe(
       Effect.repeat(Schedule.jittered(Schedule.spaced(interval))),
       Effect.forkScoped
@@ -132,9 +146,12 @@ export const layerTransport = (
     ? bad("has one that is not host:port")
     : Layer.empty
   const known = endpoints.filter((endpoint) => endpoint !== undefined)
+  const gateways = options.routing === "direct"
+    ? {}
+    : { gateways: { endpoints: known, only: options.routing === "relay" } }
   return ActorSystem.layer.pipe(
     Layer.provide(Layer.effect(Placement, makePlacement(options, known))),
-    Layer.provideMerge(Remoting.layerClient(remotingOf(options))),
+    Layer.provideMerge(Remoting.layerClient(remotingOf(options), gateways)),
     Layer.provideMerge(Layer.mergeAll(Delivery.layerLocal, Topology.layerLocal)),
     Layer.provideMerge(ActorHost.layer),
     Layer.provide(
@@ -179,4 +196,5 @@ export const layerServer: Layer.Layer<
   // nodes have calls of their own, with a list of their own
   const admit = (caller: Remoting.Caller) => caller.client ? undefined : "only clients are served"
   yield* Effect.provide(remoting.serve(ClientRpcs, { admit }), handlers)
+  yield* remoting.relays
 }))

@@ -18,7 +18,7 @@ import { SystemEvents } from "../Actor/SystemEvents.ts"
 import { Entropy } from "./Entropy.edge.ts"
 import { partsCapability } from "./internal/bulk.ts"
 import { Calls } from "./internal/calls.ts"
-import { sharedAddress } from "./internal/handshake.ts"
+import { relaying, sharedAddress } from "./internal/handshake.ts"
 import { compactCapability, Messages } from "./internal/messages.ts"
 import { Peers } from "./internal/peers.ts"
 import type { Session } from "./internal/session.ts"
@@ -79,14 +79,24 @@ export class Remoting extends Context.Service<Remoting, {
   readonly mute: (node: { readonly id: string; readonly incarnation: string }) => Effect.Effect<void>
   /** Closes every connection to that incarnation and refuses it from now on: its lease is closed. Idempotent. */
   readonly shun: (node: { readonly id: string; readonly incarnation: string }) => Effect.Effect<void>
+  /** lets clients reach other nodes by way of this one, for as long as the scope lives */
+  readonly relays: Effect.Effect<void, never, Scope.Scope>
   /** kinds that clients may spawn by way of this node, by its settings */
   readonly clientKinds: ReadonlyArray<string>
   /** who is connected now */
   readonly connected: Effect.Effect<ReadonlyArray<NodeAddress>>
 }>()("effect-troupe/Remoting/Remoting") {}
 
+/** What an outsider knows instead of a cluster. */
+export interface Outsider {
+  /** who may carry its frames to nodes that it cannot reach; `only`: it tries nothing else */
+  readonly gateways?:
+    | { readonly endpoints: ReadonlyArray<{ readonly host: string; readonly port: number }>; readonly only: boolean }
+    | undefined
+}
+
 /** Both services of the ring, for as long as the scope lives. */
-export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSettings, client: boolean = false) {
+export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSettings, outsider?: Outsider) {
   const transport = yield* Transport
   const node = yield* Node.Node
   const host = yield* ActorHost
@@ -112,20 +122,23 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     runFork
   })
   const calls = new Calls({ timeouts, runFork, self: endpoint(self) })
-  const peers = new Peers({
+  const peers: Peers = new Peers({
     transport,
     settings,
     self: () => ({
       system: node.system,
       ...self,
-      client,
+      client: outsider !== undefined,
       maxFrameBytes: settings.maxFrameBytes,
       windowBytes: settings.windowBytes,
       kinds: fingerprints(),
-      capabilities: settings.advertisedHost === undefined && settings.advertisedPort === 0
-        ? capabilities
-        : [...capabilities, sharedAddress]
+      capabilities: [
+        ...capabilities,
+        ...(settings.advertisedHost === undefined && settings.advertisedPort === 0 ? [] : [sharedAddress]),
+        ...(peers.isRelaying ? [relaying] : [])
+      ]
     }),
+    gateways: outsider?.gateways,
     scope,
     clock,
     random,
@@ -274,6 +287,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     call: call as unknown as Remoting["Service"]["call"],
     mute: (target) => Effect.sync(() => peers.mute(target)),
     shun: (target) => Effect.sync(() => peers.shun(target)),
+    relays: peers.relays,
     clientKinds: settings.clientKinds,
     connected: Effect.sync(() => peers.connected())
   })
@@ -295,9 +309,13 @@ export const layerConfig: Layer.Layer<
 
 /** The ring of an outsider: it dials, nobody dials it. `Client.layer` is built on it. */
 export const layerClient = (
-  options: Settings.RemotingOptions = {}
+  options: Settings.RemotingOptions = {},
+  outsider: Outsider = {}
 ): Layer.Layer<Remoting | Delivery, SettingInvalid, Transport | Node.Node | ActorHost | SystemEvents | Delivery> =>
-  Layer.effectContext(Effect.flatMap(Settings.decode(options), (settings) => make(settings, true)))
+  Layer.effectContext(Effect.flatMap(Settings.decode(options), (settings) => make(settings, outsider)))
+
+/** An `ActorSystem` for a program that is no member: `Client.layer` under the name of this ring. */
+export { layer as client } from "./Client.ts"
 
 /** Who this node is, at the address where its transport is bound. */
 export const layerNode = (options: Node.NodeOptions): Layer.Layer<Node.Node, never, Transport> =>

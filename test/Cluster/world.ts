@@ -73,6 +73,7 @@ export const makeWorld = Effect.fnUntraced(function*(seed: number | string = 1) 
       new NodeUnreachable({ node: `${to.host}:${to.port}`, outcome: "NotSent", reason })
     return Remoting.of({
       clientKinds: [],
+      relays: Effect.void,
       serve: <Rpcs extends Rpc.Any>(group: RpcGroup.RpcGroup<Rpcs>) =>
         Effect.gen(function*() {
           const context = yield* Effect.context<never>()

@@ -141,6 +141,11 @@ describe("handshake", () => {
     ])
   })
 
+  it("an outsider says whom it wants to reach by way of the other", () => {
+    const { far } = play(config("a", { self: { ...identity("a"), relay: "node-7:7000" } }), config("b"))
+    assert.isTrue(far?._tag === "Established" && far.peer.relay === "node-7:7000")
+  })
+
   it("a peer of version 1 is spoken to as before: it hears of no capability and needs none", () => {
     // its Hello says version 1 only and has no extensions; what this side answers then has none either
     const old = { ...config("a"), secrets: [], insecure: true }

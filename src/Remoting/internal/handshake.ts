@@ -61,10 +61,15 @@ export interface Identity {
   readonly kinds: ReadonlyMap<string, string>
   /** what it understands beyond the version, by name; a side uses one only with a peer that named it too */
   readonly capabilities?: ReadonlyArray<string> | undefined
+  /** only an outsider's Hello: `host:port` of the node that it wants to speak to by way of this one, in a handshake after this */
+  readonly relay?: string | undefined
 }
 
 /** Capability of a node that is reached by an advertised address: others may be behind the same one, as behind a load balancer. */
 export const sharedAddress = "shared-address"
+
+/** Capability of a node that carries the frames of outsiders to nodes that they cannot reach. */
+export const relaying = "relay"
 
 /** Do both sides understand that? */
 export const share = (a: Identity, b: Identity, capability: string): boolean =>
@@ -121,17 +126,19 @@ export type Command =
 type Result = readonly [State, ReadonlyArray<Command>]
 
 /** A blob, so that whoever knows less of it skips the rest. In a Hello a peer of version 1 passes it over as a whole. */
-const writeExtensions = (writer: Writer, { capabilities = [] }: Identity) => {
+const writeExtensions = (writer: Writer, { capabilities = [], relay }: Identity) => {
   const extensions = new Writer().varint(capabilities.length)
   for (const capability of capabilities) extensions.text(capability)
+  if (relay !== undefined) extensions.text(relay)
   writer.blob(extensions.take())
 }
 
-const readExtensions = (reader: Reader): { readonly capabilities: ReadonlyArray<string> } => {
+const readExtensions = (reader: Reader): Pick<Identity, "capabilities" | "relay"> => {
   const extensions = new Reader(reader.blob())
   const count = extensions.varint()
   if (count > maxCapabilities) throw new Malformed("too many capabilities")
-  return { capabilities: Array.from({ length: count }, () => extensions.text(maxText)) }
+  const capabilities = Array.from({ length: count }, () => extensions.text(maxText))
+  return extensions.done ? { capabilities } : { capabilities, relay: extensions.text(maxText + 6) }
 }
 
 const writeIdentity = (writer: Writer, self: Identity, nonce: Uint8Array) => {
@@ -190,6 +197,9 @@ const refusedFrame = (refusal: Refusal): Uint8Array => {
       return writer.byte(3).text(refusal.reason.slice(0, maxText)).take()
   }
 }
+
+/** A refusal for a reason of this side's own. */
+export const refusal = (reason: string): Uint8Array => refusedFrame({ _tag: "Elsewhere", reason })
 
 const readRefused = (reader: Reader, config: Config): Refusal => {
   switch (reader.byte()) {

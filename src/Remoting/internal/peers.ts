@@ -11,12 +11,13 @@ import { NodeUnreachable } from "../../Actor/errors.ts"
 import type { SystemEvents } from "../../Actor/SystemEvents.ts"
 import { type RemotingSettings, secretsOf } from "../Settings.ts"
 import type { Connection, Transport } from "../Transport.ts"
+import { describe, greet, type GreetingError, isUnanswered, type Met } from "./greeting.ts"
 import * as Handshake from "./handshake.ts"
 import { allowedBy } from "./hosts.edge.ts"
 import { Buffers, Session, type SessionOptions } from "./session.ts"
+import * as Relay from "./relay.ts"
 import { isCertificate } from "./tls.edge.ts"
 import { Turns } from "./turns.ts"
-import { Malformed } from "./wire.ts"
 
 /** Connections that have not proved who they are yet; more are closed at once. */
 const maxHandshakes = 256
@@ -26,6 +27,10 @@ const maxRemembered = 10_000
 const maxSharedDials = 12
 /** Dials of a connection that ends before anybody has answered, as a load balancer does whose choice is down. */
 const maxUnansweredDials = 3
+/** Outsiders whose frames are carried at once; more are refused. */
+const maxRelayed = 1_000
+/** Patience with a dial where a gateway could take over. */
+const directPatience = Duration.seconds(1)
 /** The wait between such dials is doubled up to this many times. */
 const maxDoublings = 3
 
@@ -46,6 +51,8 @@ export interface PeersOptions {
   readonly entropy: (bytes: number) => Uint8Array
   readonly publish: SystemEvents["Service"]["publish"]
   readonly runFork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+  /** only an outsider's: who may carry its frames to nodes that it cannot reach, and whether it tries to reach them itself first */
+  readonly gateways?: { readonly endpoints: ReadonlyArray<Relay.Endpoint>; readonly only: boolean } | undefined
   readonly lanes: Pick<SessionOptions, "onData" | "onControl" | "onEnd" | "onLost"> & {
     /** the peer of that session has just been muted */
     readonly onMute: (session: Session) => void
@@ -64,40 +71,22 @@ interface Outbound {
   reason: string
 }
 
-type HandshakeError = NodeUnreachable | Handshake.Refusal
-
-/** Who answered a dial, with the frames that came after the handshake; `known`: this connection is not needed. */
-interface Met {
-  readonly peer: Handshake.Identity
-  readonly known: boolean
-  readonly rest: ReadonlyArray<Uint8Array>
+/** A connection, and the largest frame that passes whoever is on the way, in bytes. */
+interface Reached {
+  readonly connection: Connection
+  readonly maxFrameBytes: number
 }
 
-const unanswered = "was closed before the handshake: "
-
 /** How often to dial in all, after that failure. */
-const dialsFor = (error: HandshakeError): number =>
-  error._tag === "NodeUnreachable"
-    ? error.reason.startsWith(unanswered) ? maxUnansweredDials : 1
+const dialsFor = (error: GreetingError): number =>
+  isUnanswered(error)
+    ? maxUnansweredDials
     : error._tag === "Elsewhere" && error.another === true
     ? maxSharedDials
     : 1
 
 const endpointOf = (to: { readonly host: string; readonly port: number }) => `${to.host}:${to.port}`
 const keyOf = (to: Destination) => `${endpointOf(to)} ${to.id ?? ""}@${to.incarnation ?? ""}`
-
-const describe = (refusal: Handshake.Refusal): string => {
-  switch (refusal._tag) {
-    case "Authentication":
-      return "authentication failed"
-    case "Certificate":
-      return refusal.reason
-    case "Protocol":
-      return `${refusal.error.what}: ours ${refusal.error.ours}, theirs ${refusal.error.theirs}`
-    case "Elsewhere":
-      return refusal.reason
-  }
-}
 
 export class Peers {
   readonly options: PeersOptions
@@ -113,6 +102,11 @@ export class Peers {
   private readonly turns = new Turns()
   /** nodes that a dial is about to be connected to */
   private readonly proving = new Set<string>()
+  /** endpoints that only a gateway reaches, as far as is known */
+  private readonly detours = new Set<string>()
+  /** how many layers let outsiders' frames through this node */
+  private relaying = 0
+  private relayed = 0
   private readonly mayDial: (host: string) => boolean
   private handshakes = 0
   private sessions = 0
@@ -220,8 +214,8 @@ export class Peers {
       waiting.clear()
       for (const waiter of waiters) waiter(exit)
     }
-    const lost = (error: HandshakeError) => {
-      const reason = error._tag === "NodeUnreachable" ? error.reason : describe(error)
+    const lost = (error: GreetingError) => {
+      const reason = describe(error)
       outbound.reason = reason
       outbound.notBefore = this.now() + this.pause(Math.min(outbound.failures++, 20))
       finish(Exit.fail(new NodeUnreachable({ node, outcome: "NotSent", reason })))
@@ -300,24 +294,13 @@ export class Peers {
 
   /** Dials once; the connection lives in that scope. */
   private meet(to: Destination, scope: Scope.Scope) {
-    const { settings, transport } = this.options
-    const node = endpointOf(to)
     return Effect.gen({ self: this }, function*() {
-      const connection = yield* transport.connect(to).pipe(
-        Scope.provide(scope),
-        Effect.timeoutOrElse({
-          duration: settings.dialTimeout,
-          orElse: () => Effect.fail(new NodeUnreachable({ node, outcome: "NotSent", reason: "the dial timed out" }))
-        }),
-        Effect.tapError(({ reason }) =>
-          Effect.sync(() => {
-            if (isCertificate(reason)) this.options.publish({ _tag: "PeerRefused", peer: node, reason })
-          })
-        )
-      )
+      const { connection, maxFrameBytes } = yield* this.reach(to, scope)
       const proving = new Set<string>()
+      const given = this.config(connection, { id: to.id, incarnation: to.incarnation })
       const config: Handshake.Config = {
-        ...this.config(connection, { id: to.id, incarnation: to.incarnation }),
+        ...given,
+        self: { ...given.self, maxFrameBytes },
         stranger: (peer) => this.mayKeep(peer) ? "keep" : "pass",
         connected: (peer) => {
           const key = nodeKey(peer)
@@ -336,6 +319,74 @@ export class Peers {
         )
       )
       return { ...met, connection, self: config.self }
+    })
+  }
+
+  private connect(to: Relay.Endpoint, scope: Scope.Scope, timeout: Duration.Duration) {
+    const node = endpointOf(to)
+    return this.options.transport.connect(to).pipe(
+      Scope.provide(scope),
+      Effect.timeoutOrElse({
+        duration: timeout,
+        orElse: () => Effect.fail(new NodeUnreachable({ node, outcome: "NotSent", reason: "the dial timed out" }))
+      }),
+      Effect.tapError(({ reason }) =>
+        Effect.sync(() => {
+          if (isCertificate(reason)) this.options.publish({ _tag: "PeerRefused", peer: node, reason })
+        })
+      )
+    )
+  }
+
+  /** A connection to that address: one of its own or, for an outsider that has none, one by way of a gateway. */
+  private reach(to: Relay.Endpoint, scope: Scope.Scope): Effect.Effect<Reached, GreetingError> {
+    const { gateways, settings: { dialTimeout, maxFrameBytes } } = this.options
+    const direct = (timeout: Duration.Duration) =>
+      Effect.map(this.connect(to, scope, timeout), (connection) => ({ connection, maxFrameBytes }))
+    const isGateway = gateways?.endpoints.some(({ host, port }) => host === to.host && port === to.port) ?? true
+    if (gateways === undefined || isGateway) return direct(dialTimeout)
+    const node = endpointOf(to)
+    if (gateways.only || this.detours.has(node)) return this.detour(to, scope, gateways.endpoints)
+    return Effect.catch(direct(Duration.min(dialTimeout, directPatience)), (error) =>
+      isCertificate(error.reason)
+        ? Effect.fail(error)
+        // remembered, so that a later message takes the same way
+        : Effect.tap(this.detour(to, scope, gateways.endpoints), () =>
+          Effect.sync(() => {
+            this.detours.add(node)
+            if (this.detours.size > maxRemembered) this.detours.delete(this.detours.values().next().value!)
+          })))
+  }
+
+  /** The first gateway that answers carries it; which one is asked first is drawn. */
+  private detour(
+    to: Relay.Endpoint,
+    scope: Scope.Scope,
+    gateways: ReadonlyArray<Relay.Endpoint>
+  ): Effect.Effect<Reached, GreetingError> {
+    const first = Math.floor(this.options.random.nextDoubleUnsafe() * gateways.length)
+    const from = (index: number): Effect.Effect<Reached, GreetingError> =>
+      Effect.catch(
+        this.throughGateway(to, scope, gateways[(first + index) % gateways.length]!),
+        (error) => index + 1 < gateways.length ? from(index + 1) : Effect.fail(error)
+      )
+    return from(0)
+  }
+
+  private throughGateway(to: Relay.Endpoint, scope: Scope.Scope, gateway: Relay.Endpoint) {
+    return Effect.gen({ self: this }, function*() {
+      const connection = yield* this.connect(gateway, scope, this.options.settings.dialTimeout)
+      const config = this.config(connection, {})
+      const asking: Handshake.Config = {
+        ...config,
+        self: { ...config.self, relay: endpointOf(to) },
+        admit: (peer) =>
+          config.admit(peer) ??
+            (peer.capabilities?.includes(Handshake.relaying) === true ? undefined : "does not relay")
+      }
+      const { peer, rest } = yield* this.shakeHands(connection, asking, Handshake.dial(asking))
+      const maxFrameBytes = Math.min(peer.maxFrameBytes, config.self.maxFrameBytes)
+      return { connection: Relay.withFirst(connection, rest), maxFrameBytes }
     })
   }
 
@@ -369,6 +420,7 @@ export class Peers {
       const config = this.config(connection, undefined)
       const { peer, rest } = yield* this.shakeHands(connection, config, Handshake.accept())
       known()
+      if (peer.relay !== undefined) return yield* this.relay(connection, peer.relay, rest)
       const key = nodeKey(peer)
       this.accepted.get(key)?.endUnsafe("the peer has dialed anew")
       const session = this.session(connection, config.self, peer, false)
@@ -379,6 +431,47 @@ export class Peers {
       Effect.ensuring(Effect.andThen(Effect.sync(known), connection.close)),
       // told by an event where it was refused
       Effect.ignore
+    )
+  }
+
+  // ---- between ----------------------------------------------------------------------------------------------------------
+
+  /** Lets outsiders that have proved themselves reach other nodes by way of this one, for as long as the scope lives. */
+  readonly relays: Effect.Effect<void, never, Scope.Scope> = Effect.acquireRelease(
+    Effect.sync(() => void this.relaying++),
+    () => Effect.sync(() => void this.relaying--)
+  )
+
+  get isRelaying(): boolean {
+    return this.relaying > 0
+  }
+
+  private mayRelay(peer: Handshake.Identity): boolean {
+    return this.isRelaying && peer.client && this.relayed < maxRelayed
+  }
+
+  private relay(connection: Connection, wanted: string, rest: ReadonlyArray<Uint8Array>): Effect.Effect<void> {
+    const refuse = (reason: string) => Effect.sync(() => void connection.offer(Handshake.refusal(reason)))
+    const to = Relay.parseEndpoint(wanted)
+    if (to === undefined) return refuse("is no endpoint")
+    const { host, port } = this.options.self()
+    if (to.host === host && to.port === port) {
+      if (this.handshakes >= maxHandshakes) return refuse("is busy")
+      this.handshakes++
+      return this.admit(Relay.withFirst(connection, rest))
+    }
+    this.relayed++
+    return Effect.gen({ self: this }, function*() {
+      // it must prove that it is one of ours, before an outsider's bytes get there
+      yield* this.acquire(to)
+      const scope = yield* Effect.scope
+      const onward = yield* this.connect(to, scope, this.options.settings.dialTimeout)
+      connection.limitInbound(this.options.settings.maxFrameBytes)
+      yield* Relay.join(Relay.withFirst(connection, rest), onward)
+    }).pipe(
+      Effect.scoped,
+      Effect.catch((error) => refuse(`cannot reach ${wanted}: ${error.reason}`)),
+      Effect.ensuring(Effect.sync(() => void this.relayed--))
     )
   }
 
@@ -394,6 +487,7 @@ export class Peers {
       expected,
       admit: (peer) => {
         if (this.shunned.has(nodeKey(peer))) return "its lease is closed"
+        if (peer.relay !== undefined && !this.mayRelay(peer)) return "does not relay"
         // whom we dialed the transport has checked; who dials us must be who it says it is
         const accepted = expected === undefined && connection.certifies !== undefined
         return accepted && !peer.client && !connection.certifies(peer.host)
@@ -403,63 +497,13 @@ export class Peers {
     }
   }
 
-  /** Runs the handshake on a fresh connection; what came after its last frame is returned too. */
   private shakeHands(
     connection: Connection,
     config: Handshake.Config,
-    [first, commands]: readonly [Handshake.State, ReadonlyArray<Handshake.Command>]
-  ): Effect.Effect<Met, HandshakeError> {
-    const refused = (reason: string) => this.options.publish({ _tag: "PeerRefused", peer: connection.peer, reason })
-    const unreachable = (reason: string) => new NodeUnreachable({ node: connection.peer, outcome: "NotSent", reason })
-    const perform = (commands: ReadonlyArray<Handshake.Command>) => {
-      for (const command of commands) {
-        if (command._tag === "Send") connection.offer(command.frame)
-        else if (command._tag !== "Refused") return Exit.succeed(command)
-        else {
-          // that a balancer led to another node is no refusal of that node
-          const { byPeer, refusal } = command
-          if (!byPeer && !(refusal._tag === "Elsewhere" && refusal.another === true)) refused(describe(command.refusal))
-          return Exit.fail(command.refusal)
-        }
-      }
-    }
-    return Effect.gen(function*() {
-      connection.limitInbound(Handshake.maxHandshakeBytes)
-      let state = first
-      perform(commands)
-      while (true) {
-        const frames = yield* connection.receive.pipe(
-          Effect.mapError((error) =>
-            error.reason.startsWith(unanswered) ? error : unreachable(unanswered + error.reason)
-          )
-        )
-        for (const [index, frame] of frames.entries()) {
-          let next: ReturnType<typeof Handshake.step>
-          try {
-            next = Handshake.step(state, config, frame)
-          } catch (error) {
-            if (!(error instanceof Malformed)) throw error
-            refused(`no handshake: ${error.message}`)
-            return yield* unreachable("does not speak this protocol")
-          }
-          state = next[0]
-          const done = perform(next[1])
-          if (done === undefined) continue
-          if (Exit.isFailure(done)) yield* connection.close
-          const { _tag, peer } = yield* done
-          connection.limitInbound(config.self.maxFrameBytes)
-          return { peer, known: _tag === "Known", rest: frames.slice(index + 1) }
-        }
-      }
-    }).pipe(
-      Effect.timeoutOrElse({
-        duration: this.options.settings.handshakeTimeout,
-        orElse: () => {
-          refused("the handshake took too long")
-          return Effect.fail(unreachable("the handshake timed out"))
-        }
-      })
-    )
+    start: readonly [Handshake.State, ReadonlyArray<Handshake.Command>]
+  ): Effect.Effect<Met, GreetingError> {
+    const { publish, settings: { handshakeTimeout: timeout } } = this.options
+    return greet({ connection, config, start, timeout, publish })
   }
 
   private session(
