@@ -68,7 +68,14 @@ export const make = (table: Table): ControlStore.ControlStoreService => {
     )
 
   return ControlStore.checked({
-    capabilities: { backend: "table", durable: true, maxValueBytes: 512 * 1024, failoverMillis: 0 },
+    capabilities: {
+      backend: "table",
+      durable: true,
+      maxValueBytes: 512 * 1024,
+      failoverMillis: 0,
+      // a listing tells what changed, not what changed first
+      watchOrder: "key"
+    },
     get: (key) =>
       Effect.map(
         ask(`get ${key}`, () => table.rows("SELECT * FROM entries WHERE key = ?", key)),

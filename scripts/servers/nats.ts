@@ -10,6 +10,8 @@ export interface NatsOptions {
   readonly config?: string
   /** memory: the data lives in RAM where the machine allows, which makes starts and writes faster; default disk */
   readonly data?: "disk" | "memory"
+  /** may servers of a cluster tell clients of each other? default yes; without it a client knows only the addresses it was given */
+  readonly advertise?: boolean
   /** user and password for routes and monitoring are never needed; this names the account that `healthz` must find ready */
   readonly name?: string
 }
@@ -59,7 +61,7 @@ export const startNats = (options: NatsOptions = {}): Effect.Effect<NatsServers,
           ...(size === 1 ? [] : [
             `cluster { name: tests, listen: 127.0.0.1:${routes[i]}, routes: [${
               routes.map((port) => `nats://127.0.0.1:${port}`).join(", ")
-            }] }`
+            }]${options.advertise === false ? ", no_advertise: true" : ""} }`
           ]),
           options.config ?? ""
         ].join("\n")

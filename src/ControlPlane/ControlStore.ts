@@ -51,7 +51,8 @@ export interface Entry {
 
 /**
  * A watch begins with a `Snapshot`, and after any gap begins again with one: replace what you hold, never merge. Between
- * snapshots come the changes in order. `Current` says that nothing is missing up to now (at least every second while
+ * snapshots come the changes in order (`Capabilities.watchOrder`). The revision of a removal places it among the versions of its
+ * key; no write succeeds at it. `Current` says that nothing is missing up to now (at least every second while
  * the store is healthy); `Lost` that the watch no longer knows (it recovers by itself, with a `Snapshot`).
  */
 export type WatchEvent =
@@ -70,7 +71,17 @@ export const Capabilities = Schema.Struct({
   /** bytes of UTF-8 */
   maxValueBytes: Schema.Int,
   /** how long the store itself may be unable to write while it fails over, in milliseconds */
-  failoverMillis: Schema.Int
+  failoverMillis: Schema.Int,
+  /**
+   * In which order a watch tells the changes between two snapshots: `revision`: those of the whole prefix by rising revision;
+   * `key`: those of one key, and nothing is promised of different keys.
+   */
+  watchOrder: Schema.Literals(["revision", "key"]),
+  /**
+   * What the backend has found out about the servers and their settings, by name, for programs and people who check them. What
+   * cannot be known says `unknown`. Absent where a backend has nothing to report.
+   */
+  found: Schema.optionalKey(Schema.Record(Schema.String, Schema.Union([Schema.String, Schema.Number, Schema.Boolean])))
 })
 export type Capabilities = typeof Capabilities.Type
 
@@ -82,7 +93,7 @@ export interface ControlStoreService {
   readonly get: (key: string) => Effect.Effect<Option.Option<Entry>, StoreUnavailable | InvalidData>
   /** Succeeds only if the key is absent (never written, or removed). */
   readonly create: (key: string, value: string) => Effect.Effect<Revision, WriteError>
-  /** Succeeds only at exactly that revision. */
+  /** Succeeds only at exactly that revision of an entry that is there; at the revision of a removal it is a conflict. */
   readonly update: (key: string, value: string, revision: Revision) => Effect.Effect<Revision, WriteError>
   /** Succeeds only at exactly that revision. */
   readonly remove: (key: string, revision: Revision) => Effect.Effect<void, WriteError>

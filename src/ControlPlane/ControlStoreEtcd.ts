@@ -108,7 +108,9 @@ export const open = Effect.fnUntraced(function*(
     backend: "etcd",
     durable: true,
     maxValueBytes: defaultMaxValueBytes,
-    failoverMillis: members > 1 ? clusterFailoverMillis : 0
+    failoverMillis: members > 1 ? clusterFailoverMillis : 0,
+    watchOrder: "revision",
+    found: { members }
   }
   const entryChecked = <A, E>(key: string, value: string, write: Effect.Effect<A, E>, operation: string) =>
     Effect.andThen(

@@ -94,6 +94,7 @@ export const make = (options: Options = {}): Effect.Effect<MemoryBackend> =>
       durable: false,
       maxValueBytes: options.maxValueBytes ?? defaultMaxValueBytes,
       failoverMillis: 0,
+      watchOrder: "revision",
       ...options.capabilities
     }
     const deadline = Duration.fromInputUnsafe(options.requestTimeout ?? "5 seconds")

@@ -18,7 +18,7 @@ import * as Settings from "../Actor/Settings.ts"
 import { ControlStore } from "./ControlStore.ts"
 import type { Capabilities, ControlStoreService } from "./ControlStore.ts"
 import { makeReportForeign } from "./internal/foreign.ts"
-import { ensureBucket, makeBucket } from "./internal/natsBucket.ts"
+import { ensureBucket, makeBucket, reportBucket } from "./internal/natsBucket.ts"
 import { openLink } from "./internal/natsConnection.edge.ts"
 import { makeOperations } from "./internal/natsOperations.ts"
 import { listBucket, watchBucket } from "./internal/natsRead.ts"
@@ -70,6 +70,11 @@ const messageOverhead = 8 * 1024
 /** what a bucket with replicas may take to become writable again after its leader is lost */
 const replicatedFailoverMillis = 9_000
 
+export {
+  /** What `capabilities.found` holds for this backend: the bucket's settings and the server's sync policy, `unknown` where it does not tell. */
+  type BucketReport
+} from "./internal/natsReport.ts"
+
 /** Opens the bucket with settings that are already decoded; the connection closes with the scope. */
 export const open = Effect.fnUntraced(function*(
   values: SettingValues
@@ -93,12 +98,15 @@ export const open = Effect.fnUntraced(function*(
         )
     })
   )
+  const found = yield* reportBucket(link, bucket, config)
   const maxMessage = config.max_msg_size > 0 ? Math.min(config.max_msg_size, link.maxPayload()) : link.maxPayload()
   const capabilities: Capabilities = {
     backend: "nats",
     durable: config.storage === "file",
     maxValueBytes: Math.min(defaultMaxValueBytes, maxMessage - Math.min(messageOverhead, maxMessage >> 1)),
-    failoverMillis: values.replicas > 1 ? replicatedFailoverMillis : 0
+    failoverMillis: values.replicas > 1 ? replicatedFailoverMillis : 0,
+    watchOrder: "revision",
+    found: { ...found }
   }
   const report = yield* makeReportForeign(`nats: bucket ${bucket.name}`)
   const deadline = values.requestTimeout

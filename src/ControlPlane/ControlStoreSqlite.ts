@@ -319,7 +319,8 @@ export const open = Effect.fnUntraced(function*(
     backend: "sqlite",
     durable: values.synchronous === "full",
     maxValueBytes: values.maxValueBytes,
-    failoverMillis: stallMillis
+    failoverMillis: stallMillis,
+    watchOrder: "revision"
   }
   const service: ControlStoreService = {
     capabilities,

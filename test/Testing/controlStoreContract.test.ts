@@ -179,7 +179,46 @@ const bugs: Readonly<Record<string, { readonly spoil: Spoil; readonly seenBy: st
       let seen = 0
       return mapWatch(store, (event) => event._tag === "Put" && ++seen % 10 === 0 ? [] : [event])
     },
-    seenBy: "changes of different keys are told in the order in which they happened"
+    seenBy: "changes of different keys are told in the order that the store claims: as they happened, or any"
+  },
+  "a watch claims an order and tells removals late": {
+    spoil: (store) => ({
+      ...store,
+      watch: (prefix) =>
+        Stream.unwrap(Effect.sync(() => {
+          let kept: ReadonlyArray<WatchEvent> = []
+          return Stream.flatMap(store.watch(prefix), (event) => {
+            const late = event._tag === "Removed" ? [] : kept
+            kept = event._tag === "Removed" ? [...kept, event] : event._tag === "Put" ? [] : kept
+            return Stream.fromIterable(
+              event._tag === "Put" && !late.some((one) => one._tag === "Removed" && one.key === event.entry.key)
+                ? [event, ...late]
+                : event._tag === "Removed"
+                ? []
+                : event._tag === "Put"
+                ? [...late, event]
+                : [event]
+            )
+          })
+        }))
+    }),
+    seenBy:
+      "creations, updates and removals by two clients come in the order of their revisions, where the store claims it"
+  },
+  "an update at the revision of a removal revives the key": {
+    spoil: (store, backend) => ({
+      ...store,
+      update: (key, value, revision) =>
+        Effect.catchTag(
+          store.update(key, value, revision),
+          "RevisionConflict",
+          (error) =>
+            revision === String(backend.revision()) && !backend.entries().some((entry) => entry.key === key)
+              ? store.create(key, value)
+              : Effect.fail(error)
+        )
+    }),
+    seenBy: "the revision of a removal is told, and no write succeeds at it"
   },
   "a watch forgets removals": {
     spoil: (store) => mapWatch(store, (event) => event._tag === "Removed" ? [] : [event]),

@@ -31,6 +31,5 @@ storeContract("etcd keeps the contract when packets vanish", {
 
 storeContract("three etcd members keep the contract", {
   start: startEtcd({ data: "memory", members: 3 }),
-  options: options("refuse"),
-  only: ({ needs }) => needs !== "cut"
+  options: options("refuse")
 })

@@ -9,6 +9,8 @@ import type { Scope } from "effect"
 import { SettingInvalid, StoreUnavailable } from "../../Actor/errors.ts"
 import { LinkFailure } from "./natsConnection.edge.ts"
 import type { Message, NatsLink } from "./natsConnection.edge.ts"
+import { syncPolicyOf } from "./natsReport.ts"
+import type { BucketReport, ServerSettings } from "./natsReport.ts"
 import { keyProblem, randomId } from "./storeData.ts"
 
 export interface Bucket {
@@ -268,8 +270,42 @@ export const ensureBucket = Effect.fnUntraced(function*(
   if (first !== undefined) {
     return yield* new SettingInvalid({ setting: `nats.${first[0]}`, reason: `bucket ${bucket.name} ${first[1]}` })
   }
-  if (found.config.allow_direct) {
+  return found.config
+})
+
+// ---- what is there, for people and programs --------------------------------------------------------------------------------------
+
+/** subject on which servers tell their settings, to the system account and to whom it exports them */
+export const serverSettingsSubject = "$SYS.REQ.SERVER.PING.VARZ"
+
+/**
+ * Servers tell their sync policy to the system account only, which has no buckets; so it is known where that account exports
+ * `serverSettingsSubject` to ours, and from 2.10 on, before which no server tells it. The first server that answers speaks for all.
+ */
+const syncPolicy = (link: NatsLink): Effect.Effect<string> =>
+  link.request(serverSettingsSubject, "", 500).pipe(
+    Effect.flatMap((message) => parseReply<ServerSettings>(message)),
+    Effect.map(syncPolicyOf),
+    Effect.orElseSucceed(() => "unknown")
+  )
+
+/** Reports what was found, once in the log and as a value; what weakens the store's promises is a warning. */
+export const reportBucket = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, config: StreamConfig) {
+  const report: BucketReport = {
+    bucket: bucket.name,
+    storage: config.storage,
+    replicas: config.num_replicas,
+    history: config.max_msgs_per_subject,
+    directReads: config.allow_direct ?? false,
+    syncPolicy: config.storage === "memory" ? "never, it is in memory" : yield* syncPolicy(link),
+    serverVersion: link.serverVersion()
+  }
+  yield* Effect.logInfo(`nats: bucket ${bucket.name} is open`).pipe(Effect.annotateLogs({ ...report }))
+  if (report.storage === "memory") {
+    yield* Effect.logWarning(`nats: bucket ${bucket.name} is in memory: it forgets everything when its servers restart`)
+  }
+  if (report.directReads) {
     yield* Effect.logWarning(`nats: bucket ${bucket.name} allows direct reads; ours ask the leader all the same`)
   }
-  return found.config
+  return report
 })

@@ -235,8 +235,11 @@ export const openLink = Effect.fnUntraced(function*(options: LinkOptions) {
           case "reconnect":
             restored()
             return Effect.logInfo(`nats: connected again to ${status.server}`)
-          case "error":
-            return Effect.logWarning(`nats: ${words(status.error)}`)
+          case "error": {
+            const text = words(status.error)
+            // a user who may not ask for the servers' settings is told so where it is reported
+            return text.includes("$SYS.REQ.") ? Effect.logDebug(`nats: ${text}`) : Effect.logWarning(`nats: ${text}`)
+          }
           default:
             return Effect.void
         }

@@ -98,6 +98,12 @@ const openSession = (
         )))
   )
 
+/**
+ * The revision of a removal. Its sequence is that of the marker, at which the server would take an update; with a zero in front it
+ * orders as it should and is no revision that any write accepts.
+ */
+const removalAt = (sequence: string): string => `0${sequence}`
+
 /** What a data message says of a key; undefined where it is none of ours. */
 const listedOf = Effect.fnUntraced(function*(
   bucket: Bucket,
@@ -111,12 +117,12 @@ const listedOf = Effect.fnUntraced(function*(
   }
   const revision = String(arrival.position.stream)
   if (isMarker(arrival.message.header("KV-Operation"))) {
-    return { key, listed: { removedAt: revision } as Listed, marker: true }
+    return { key, listed: { removedAt: removalAt(revision) } as Listed, marker: true }
   }
   const value = textOf(arrival.message.data)
   if (value !== undefined) return { key, listed: { entry: { key, value, revision } } as Listed, marker: false }
   yield* report(key, "holds bytes that are no UTF-8")
-  return { key, listed: { removedAt: revision } as Listed, marker: false }
+  return { key, listed: { removedAt: removalAt(revision) } as Listed, marker: false }
 })
 
 /** Checks that nothing is missing between one message and the next. */

@@ -299,9 +299,10 @@ export const keyCases: ReadonlyArray<CaseDefinition> = [
 
   made("it says what it can do", ({ a }) =>
     Effect.gen(function*() {
-      const { backend, failoverMillis, maxValueBytes } = a.capabilities
+      const { backend, failoverMillis, maxValueBytes, watchOrder } = a.capabilities
       yield* expect(backend.length > 0, "a name", backend)
       yield* expect(maxValueBytes >= 1_024, "room for at least 1 KiB in a value", maxValueBytes)
       yield* expect(failoverMillis >= 0, "a time", failoverMillis)
+      yield* expect(watchOrder === "revision" || watchOrder === "key", "an order of its watches", watchOrder)
     }))
 ]
