@@ -91,6 +91,7 @@ const groupOf = (file: SourceFile): string =>
 
 const kinds: Readonly<Record<string, string>> = {
   text: "text",
+  optionalDuration: "duration",
   optionalText: "text",
   optionalSecret: "secret",
   texts: "texts, by commas",
@@ -115,7 +116,7 @@ export const render = (): string => {
       "| setting | variable | kind | default | range | meaning |",
       "|---|---|---|---|---|---|",
       ...settings.map(({ comment, kind, name, range, standard, variable }) => {
-        const unit = kind === "duration" && range !== "" ? `${range} ms` : range
+        const unit = kinds[kind] === "duration" && range !== "" ? `${range} ms` : range
         const shown = standard !== ""
           ? `\`${standard}\``
           : kind.startsWith("optional") || kind === "labels"

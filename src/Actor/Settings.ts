@@ -67,6 +67,20 @@ export const duration = (
   }
 }
 
+/** A span of time that may be absent, where the standard one depends on what is found; `minimum` and `maximum` in milliseconds. */
+export const optionalDuration = (
+  options: Range & { readonly env: string }
+): Setting<Duration.Input | undefined, Duration.Duration | undefined> => {
+  const { check, parse } = duration({ ...options, default: 0 })
+  return {
+    env: options.env,
+    required: false,
+    default: undefined,
+    check: (input) => input === undefined ? { value: undefined } : check(input),
+    parse
+  }
+}
+
 /** Yes or no. */
 export const boolean = (options: { readonly env: string; readonly default: boolean }): Setting<boolean, boolean> => ({
   ...options,

@@ -2,6 +2,7 @@
  * Settings of the cluster ring: defaults, ranges, environment variables. `partitionCount` is the cluster's, not the node's: a
  * member that comes with another one is refused by name.
  */
+import { Duration } from "effect"
 import type { Effect } from "effect"
 import * as Settings from "../Actor/Settings.ts"
 
@@ -12,8 +13,11 @@ export const group = Settings.group("cluster", {
   minimumMembers: Settings.int({ env: "TROUPE_MINIMUM_MEMBERS", default: 1, minimum: 1, maximum: 10_000 }),
   /** partitions of the name space; the same for all members and for the life of the cluster */
   partitionCount: Settings.int({ env: "TROUPE_PARTITION_COUNT", default: 271, minimum: 1, maximum: 4_096 }),
-  /** how long a member may act after its last renewal, and how long others wait (and a margin) before they take over */
-  memberLease: Settings.duration({ env: "TROUPE_MEMBER_LEASE", default: "10 seconds", minimum: 1_000 }),
+  /**
+   * how long a member may act after its last renewal, and how long others wait (and a margin) before they take over; by default 10 seconds,
+   * and 20 on a store that may take long to fail over (NATS with replicas)
+   */
+  memberLease: Settings.optionalDuration({ env: "TROUPE_MEMBER_LEASE", minimum: 1_000 }),
   /** patience with the store while joining, and with other members until `minimumMembers` are there */
   bootstrapTimeout: Settings.duration({ env: "TROUPE_BOOTSTRAP_TIMEOUT", default: "10 seconds", minimum: 100 }),
   /** the whole of one spawn, lookup or stop, with all its retries */
@@ -33,5 +37,17 @@ export const group = Settings.group("cluster", {
 
 /** What code may give: everything optional. */
 export type ClusterOptions = Parameters<typeof group.decode>[0]
-/** What the services read. */
+/** What was given, with every default that does not depend on what is found. */
 export type ClusterSettings = Effect.Success<ReturnType<typeof group.decode>>
+/** What the services read. */
+export type MemberSettings = ClusterSettings & { readonly memberLease: Duration.Duration }
+
+/** A lease below this for a store that takes so long to fail over would lapse with each of its fail-overs; milliseconds. */
+export const leastLease = (failoverMillis: number): number => 1.5 * failoverMillis
+
+/** The settings with a lease that fits the store: the one that was given, else 10 s, or as many times that as a fail-over asks for. */
+export const withLease = (settings: ClusterSettings, failoverMillis: number): MemberSettings => ({
+  ...settings,
+  memberLease: settings.memberLease
+    ?? Duration.seconds(10 * Math.max(1, Math.ceil(leastLease(failoverMillis) / 10_000)))
+})

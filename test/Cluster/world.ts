@@ -2,7 +2,7 @@
 // take the shortest way there is; the wire has its own tests.
 import { Actor, ActorHost, ActorSystem, Delivery, Node, Placement, SystemEvents } from "effect-troupe/Actor"
 import { Cluster } from "effect-troupe/Cluster"
-import { ControlStore } from "effect-troupe/ControlPlane"
+import { ControlStore, MemoryBackend } from "effect-troupe/ControlPlane"
 import { Context, Duration, Effect, Exit, Fiber, Layer, Random, Ref, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Rpc, type RpcGroup } from "effect/rpc"
@@ -40,9 +40,13 @@ export interface StartOptions extends Cluster.ClusterOptions {
   readonly kinds?: Layer.Layer<never, never, ActorSystem.ActorSystem> | undefined
 }
 
-export const makeWorld = Effect.fnUntraced(function*(seed: number | string = 1) {
+export const makeWorld = Effect.fnUntraced(function*(
+  seed: number | string = 1,
+  /** what the store says of itself */
+  capabilities: Partial<ControlStore.Capabilities> = {}
+) {
   const worldScope = yield* Effect.scope
-  const backend = yield* ControlStore.makeMemoryBackend
+  const backend = yield* MemoryBackend.make({ capabilities })
   const handlers = new Map<string, Map<string, Handler>>()
   const cuts = new Set<string>()
   const storeCuts = new Set<string>()

@@ -19,7 +19,8 @@ import {
 } from "../../ControlPlane/ControlStore.ts"
 import * as ControlStoreModule from "../../ControlPlane/ControlStore.ts"
 import * as Lease from "../../ControlPlane/Lease.ts"
-import type { ClusterSettings } from "../ClusterSettings.ts"
+import { leastLease, withLease } from "../ClusterSettings.ts"
+import type { ClusterSettings, MemberSettings } from "../ClusterSettings.ts"
 import * as Keys from "./keys.ts"
 import * as Known from "./known.ts"
 import { type ClusterRecord, decodeCluster, encodeCluster, type MemberRecord } from "./records.ts"
@@ -42,7 +43,7 @@ export interface Membership {
   readonly key: string
   readonly keys: Keys.Keys
   readonly store: ControlStoreService
-  readonly settings: ClusterSettings
+  readonly settings: MemberSettings
   readonly lease: Lease.HeldLease
   readonly observer: Lease.LeaseObserver
   readonly current: () => Snapshot
@@ -82,8 +83,10 @@ export interface Membership {
 const backoff = (base: Duration.Input, cap: Duration.Input) =>
   Schedule.min([Schedule.exponential(base), Schedule.spaced(cap)]).pipe(Schedule.jittered)
 
-export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host: ActorHost["Service"]) {
+export const make = Effect.fnUntraced(function*(given: ClusterSettings, host: ActorHost["Service"]) {
   const node = yield* Node
+  const gap = (yield* ControlStore).capabilities.failoverMillis
+  const settings = withLease(given, gap)
   const leaseMillis = Duration.toMillis(settings.memberLease)
   const store = ControlStoreModule.withDeadline(
     yield* ControlStore,
@@ -94,11 +97,10 @@ export const make = Effect.fnUntraced(function*(settings: ClusterSettings, host:
   const keys = Keys.make(node.system, self.dataCenter)
 
   const known = yield* Known.make(store, keys)
-  const gap = store.capabilities.failoverMillis
-  if (leaseMillis < 1.5 * gap) {
+  if (leaseMillis < leastLease(gap)) {
     yield* Effect.logWarning(
       `memberLease of ${leaseMillis} ms is short for this store, which may take ${gap} ms to fail over: ` +
-        `members may lapse meanwhile; at least ${1.5 * gap} ms is advised`
+        `members may lapse meanwhile; at least ${leastLease(gap)} ms is advised`
     )
   }
   const over = yield* Deferred.make<string>()
