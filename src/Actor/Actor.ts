@@ -6,7 +6,7 @@
 import { Duration, Effect, Layer, Schema } from "effect"
 import type { Scope, Stream } from "effect"
 import type { Rpc } from "effect/rpc"
-import { ActorContext } from "./ActorContext.ts"
+import { ActorContext, type BecomeOptions } from "./ActorContext.ts"
 import type { ActorRef } from "./ActorRef.ts"
 import { ActorSystem } from "./ActorSystem.ts"
 import type { HandlerTable } from "./internal/Cell.ts"
@@ -97,11 +97,12 @@ export interface Kind<in out Rpcs extends Rpc.Any, in out Props extends Schema.S
   /** The handlers as they are; gives them their types. */
   readonly of: <H extends Handlers<Rpcs>>(handlers: H) => H
   /**
-   * Inside a behaviour: lays these handlers over the present ones, until `ActorContext.unbecome`. Messages without a handler here
-   * are handled as before.
+   * Inside a behaviour: lays these handlers over the present ones, until `ActorContext.unbecome`; with `replace` over those that the
+   * actor was built with. Messages without a handler here are handled as before. From the next message on; a restart forgets it.
    */
   readonly become: <H extends Partial<Handlers<Rpcs>>>(
-    handlers: H
+    handlers: H,
+    options?: BecomeOptions
   ) => Effect.Effect<void, never, ActorContext | HandlerServices<H>>
   /**
    * Registers the behaviour on this node for as long as the Layer lives. `build` runs at each start and restart of an actor, in
@@ -183,8 +184,8 @@ export const make = <const Rpcs extends ReadonlyArray<Rpc.Any>, Props extends Sc
     props: ActorContext.use((context) => context.propsOf(name)) as never,
     self: ActorContext.useSync((context) => context.self) as never,
     of: (handlers) => handlers,
-    become: (handlers) =>
-      ActorContext.use((context) => context.becomeTable(handlers as unknown as HandlerTable)) as never,
+    become: (handlers, options) =>
+      ActorContext.use((context) => context.becomeTable(handlers as unknown as HandlerTable, options)) as never,
     toLayer: (build, options = {}) =>
       Layer.effectDiscard(Effect.gen(function*() {
         const system = yield* ActorSystem

@@ -24,6 +24,15 @@ export interface Terminated {
   readonly address: ActorAddress
 }
 
+export interface BecomeOptions {
+  /**
+   * Instead of what the actor has become before, not on top of it: for states that follow one another without end, which would pile
+   * up otherwise. `unbecome` then goes back to the handlers that it was built with. Default false.
+   */
+  readonly replace?: boolean | undefined
+}
+
+/** An actor's own alarms. They run as its messages, ahead of those that wait, and end with the behaviour that set them. */
 export interface Timers {
   /** Runs the effect once after the delay. A timer of the same name is replaced. */
   readonly once: <R>(
@@ -31,7 +40,10 @@ export interface Timers {
     delay: Duration.Input,
     effect: Effect.Effect<unknown, unknown, R>
   ) => Effect.Effect<void, never, R>
-  /** Runs the effect each interval, the first time after one; a tick that finds the actor busy waits its turn. */
+  /**
+   * Runs the effect each interval (at least 1 ms), the first time after one. Ticks that find the actor busy wait their turn, and then
+   * come one after the other: an actor that is slower than its timer piles them up.
+   */
   readonly every: <R>(
     name: string,
     interval: Duration.Input,
@@ -55,6 +67,9 @@ export class ActorContext extends Context.Service<ActorContext, {
   readonly propsOf: (kind: string) => Effect.Effect<unknown>
 
   // ---- family
+  /** the actor whose child this one is; undefined: it is nobody's */
+  readonly parent: ActorRef | undefined
+  /** those that live now, in the order in which they were started */
   readonly children: Effect.Effect<ReadonlyArray<ActorRef>>
   /**
    * Starts an actor that lives on this node as long as this one: it stops when this one stops or restarts, before this one's
@@ -114,9 +129,9 @@ export class ActorContext extends Context.Service<ActorContext, {
   ) => Effect.Effect<void, never, R | R2>
 
   // ---- behaviour
-  /** Lays these handlers over the present ones; `Kind.become` is the typed way to call it. */
-  readonly becomeTable: (handlers: HandlerTable) => Effect.Effect<void>
-  /** Goes back to the behaviour before the last `become`; without one it does nothing. */
+  /** Lays these handlers over the present ones, or over the first ones; `Kind.become` is the typed way to call it. */
+  readonly becomeTable: (handlers: HandlerTable, options?: BecomeOptions) => Effect.Effect<void>
+  /** Goes back to the behaviour before the last `become` that was stacked; without one it does nothing. */
   readonly unbecome: Effect.Effect<void>
 
   // ---- time

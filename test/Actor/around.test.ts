@@ -219,6 +219,41 @@ describe("streaming replies", () => {
     )
   })
 
+  it.effect("what an actor becomes may stream, too, beside streams that go on; its payloads are checked and measured alike", () =>
+    Effect.gen(function*() {
+      const Changing = Actor.make("Changing", {
+        protocol: [
+          Rpc.make("Numbers", { payload: { count: Schema.Int }, success: Schema.String, stream: true }),
+          Rpc.make("Change")
+        ]
+      })
+      const numbers = (name: string) => ({ count }: { readonly count: number }) =>
+        Stream.range(1, count).pipe(Stream.rechunk(1), Stream.map((n) => `${name} ${n}`))
+      const live = Changing.toLayer(
+        Effect.succeed(Changing.of({
+          Numbers: numbers("first"),
+          Change: () => Changing.become({ Numbers: numbers("second") })
+        })),
+        { validate: true, measure: true }
+      )
+      yield* on(live)((system) =>
+        Effect.gen(function*() {
+          const ref = yield* system.spawn(Changing, "c")
+          const slow = yield* ref.ask.Numbers({ count: 3 }).pipe(
+            Stream.tap(() => Effect.sleep("1 second")),
+            Stream.runCollect,
+            Effect.forkChild({ startImmediately: true })
+          )
+          yield* ref.ask.Change()
+          assert.deepStrictEqual(yield* Stream.runCollect(ref.ask.Numbers({ count: 2 })), ["second 1", "second 2"])
+          const wrong = yield* Effect.flip(Stream.runDrain(ref.ask.Numbers({ count: "2" as unknown as number })))
+          assert.strictEqual(wrong._tag, "InvalidData")
+          yield* TestClock.adjust("5 seconds")
+          assert.deepStrictEqual(yield* Fiber.join(slow), ["first 1", "first 2", "first 3"])
+        })
+      )
+    }))
+
   it.effect("a stream ends with its actor, typed", () => {
     const ended: Array<string> = []
     return on(feed([], ended))((system) =>

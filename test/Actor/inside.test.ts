@@ -66,6 +66,53 @@ describe("become and stash", () => {
       })
     ))
 
+  it.effect("become with replace takes the place of what was before, however often, and unbecome goes back to the first", () =>
+    Effect.gen(function*() {
+      const Light = Actor.make("Light", {
+        protocol: [
+          Rpc.make("Turn"),
+          Rpc.make("Off"),
+          Rpc.make("Colour", { success: Schema.String }),
+          Rpc.make("Count", { success: Schema.Int })
+        ]
+      })
+      const live = Light.toLayer(Effect.gen(function*() {
+        const context = yield* ActorContext.ActorContext
+        let turns = 0
+        const turn: Effect.Effect<void, never, ActorContext.ActorContext> = Effect.suspend(() =>
+          turns++ % 2 === 0
+            ? Light.become({ Colour: () => Effect.succeed("red"), Off: () => context.unbecome }, { replace: true })
+            : Light.become({ Colour: () => Effect.succeed("green") }, { replace: true })
+        )
+        return Light.of({
+          Turn: () => turn,
+          Off: () => Effect.void,
+          Colour: () => Effect.succeed("off"),
+          Count: () => Effect.sync(() => turns)
+        })
+      }))
+      yield* on(live)((system) =>
+        Effect.gen(function*() {
+          const ref = yield* system.spawn(Light, "l")
+          yield* ref.tell.Turn()
+          assert.strictEqual(yield* ref.ask.Colour(), "red")
+          yield* ref.tell.Turn()
+          assert.strictEqual(yield* ref.ask.Colour(), "green")
+          // Green has no way off of its own, and red's is gone.
+          yield* ref.tell.Off()
+          assert.strictEqual(yield* ref.ask.Colour(), "green")
+          for (let turn = 0; turn < 1001; turn++) yield* ref.tell.Turn()
+          assert.strictEqual(yield* ref.ask.Count(), 1003)
+          const { cell } = ref as unknown as {
+            readonly cell: { readonly extras: { readonly behaviors: Array<unknown> } }
+          }
+          assert.strictEqual(cell.extras.behaviors.length, 1)
+          yield* ref.tell.Off()
+          assert.strictEqual(yield* ref.ask.Colour(), "off")
+        })
+      )
+    }))
+
   it.effect("a stash has a cap: one too many is refused", () =>
     on(door({ stash: 1 }))((system) =>
       Effect.gen(function*() {

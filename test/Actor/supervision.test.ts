@@ -12,6 +12,7 @@ const settle = TestClock.adjust(0)
 const Child = Actor.make("Child", {
   protocol: [
     Rpc.make("Add", { success: Schema.Int }),
+    Rpc.make("Parent", { success: Schema.String }),
     Rpc.make("Crash", { payload: { why: Schema.String }, success: Schema.Int }),
     Rpc.make("CrashLater", { payload: { millis: Schema.Int } }),
     Rpc.make("Hang")
@@ -32,6 +33,7 @@ const child = (log: Array<string>, options?: Actor.BehaviorOptions<never>) =>
       yield* Effect.addFinalizer(() => Effect.sync(() => log.push(`${name} end`)))
       return Child.of({
         Add: () => Effect.sync(() => ++count),
+        Parent: () => ActorContext.ActorContext.useSync((context) => context.parent?.name ?? "none"),
         CrashLater: ({ millis }) => Effect.andThen(Effect.sleep(millis), Effect.die("later")),
         Hang: () => Effect.never,
         Crash: ({ why }) => Effect.die(why === "broken" ? new Broken(why) : new Error(why))
@@ -43,7 +45,8 @@ const child = (log: Array<string>, options?: Actor.BehaviorOptions<never>) =>
 const Parent = Actor.make("Parent", {
   protocol: [
     Rpc.make("Spawn", { payload: { name: Schema.String } }),
-    Rpc.make("Children", { success: Schema.Array(Schema.String) })
+    Rpc.make("Children", { success: Schema.Array(Schema.String) }),
+    Rpc.make("Parent", { success: Schema.String })
   ]
 })
 
@@ -55,7 +58,8 @@ const parent = (log: Array<string>, options?: Actor.BehaviorOptions<never>) =>
       yield* Effect.addFinalizer(() => Effect.sync(() => log.push("parent end")))
       return Parent.of({
         Spawn: ({ name }) => Effect.orDie(Effect.asVoid(context.spawnChild(Child, name))),
-        Children: () => Effect.map(context.children, (children) => children.map((ref) => ref.name))
+        Children: () => Effect.map(context.children, (children) => children.map((ref) => ref.name)),
+        Parent: () => Effect.sync(() => context.parent?.name ?? "none")
       })
     }),
     options
@@ -305,6 +309,8 @@ describe("families", () => {
         yield* ref.ask.Spawn({ name: "a" })
         yield* ref.ask.Spawn({ name: "b" })
         assert.deepStrictEqual(yield* ref.ask.Children(), ["p/a", "p/b"])
+        assert.strictEqual(yield* ref.ask.Parent(), "none")
+        assert.strictEqual(yield* (yield* system.actorOf(Child, "p/a")).ask.Parent(), "p")
         const [seen] = yield* system.inspect
         assert.deepStrictEqual(seen!.children.map((c) => [c.name, c.status]), [["p/a", "Idle"], ["p/b", "Idle"]])
         yield* system.stop(ref)

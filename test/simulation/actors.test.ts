@@ -219,4 +219,38 @@ describe("actors across nodes", () => {
       yield* world.run(pool.resize(1))
       assert.isFalse(yield* world.run(a.system.actorExists(Target, "t-3")))
     }))
+
+  it.effect("a spawn whose outcome is unknown is the same spawn when its effect is run again, and meets no name of its own", () =>
+    Effect.gen(function*() {
+      const world = yield* Simulation.make({
+        seed: 16,
+        kinds: BusyLive,
+        dataCenters: { "us-east-1": { nodes: 1 }, "eu-west-1": { nodes: 1 } },
+        network: { latency: "50 millis" }
+      })
+      yield* world.awaitReady
+      const [a, e] = [world.node("us-east-1", 0), world.node("eu-west-1", 0)]
+      const spawn = a.system.spawnOn(Busy, "once", { dataCenter: "eu-west-1" })
+      yield* world.run(a.system.spawnOn(Busy, "before", { dataCenter: "eu-west-1" }))
+      const first = yield* Effect.forkChild(Effect.flip(spawn), { startImmediately: true })
+      // It has arrived, and its answer never will.
+      yield* TestClock.adjust("75 millis")
+      yield* world.partition(["us-east-1"], ["eu-west-1"])
+      yield* TestClock.adjust("1 minute")
+      const error = yield* Fiber.join(first)
+      assert.isTrue(
+        error._tag === "OutcomeUnknown" || (error._tag === "NodeUnreachable" && error.outcome === "Unknown"),
+        error.message
+      )
+      const started = yield* e.system.inspect
+      assert.deepStrictEqual(started.map((seen) => seen.name).sort(), ["before", "once"])
+      yield* world.heal
+      yield* TestClock.adjust("1 minute")
+      const other = yield* world.run(Effect.flip(a.system.spawnOn(Busy, "once", { dataCenter: "eu-west-1" })))
+      assert.strictEqual(other._tag, "NameTaken")
+      const ref = yield* world.run(spawn)
+      assert.strictEqual(yield* world.run(ref.ask.Work({ millis: 1 })), 1)
+      assert.strictEqual((yield* e.system.inspect).length, 2)
+      assert.strictEqual((yield* world.run(Effect.flip(spawn)))._tag, "NameTaken")
+    }))
 })

@@ -84,8 +84,7 @@ export abstract class CellLife extends CellMailbox {
 
   private begin(handlers: HandlerTable): void {
     const { options } = this.registration
-    const observed = observedHandlers(this.cell, handlers)
-    this.handlers = options.streams === undefined ? observed : streamHandlers(this.cell, observed, options.streams)
+    this.handlers = this.dressed(handlers)
     const again = this.status === Status.Restarting
     if (this.extras?.suspendSoon === true) {
       this.extras.suspendSoon = false
@@ -104,6 +103,13 @@ export abstract class CellLife extends CellMailbox {
     if (again) return
     this.host.started(this.cell)
     if (this.extras !== undefined && this.extras.startWaiters.length > 0) this.tellStarted(Exit.succeed(this.address))
+  }
+
+  /** Handlers as the behaviour gives them, with what the kind's options and the runtime put around them. */
+  dressed(handlers: HandlerTable): HandlerTable {
+    const { streams } = this.registration.options
+    const observed = observedHandlers(this.cell, handlers)
+    return streams === undefined ? observed : streamHandlers(this.cell, observed, streams)
   }
 
   /** Tells the end of the start; only while `isStarting`. */

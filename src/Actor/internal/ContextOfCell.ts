@@ -2,7 +2,7 @@
 import { Cause, type Context, Duration, Effect, type Exit, type Fiber, type Schema, type Scope } from "effect"
 import type { Rpc } from "effect/rpc"
 import type { Kind } from "../Actor.ts"
-import type { ActorContext, Terminated, Timers } from "../ActorContext.ts"
+import type { ActorContext, BecomeOptions, Terminated, Timers } from "../ActorContext.ts"
 import type { ActorRef } from "../ActorRef.ts"
 import type { OptionsArgument, PropsOption } from "../ActorSystem.ts"
 import { type AskError, MailboxFull, type StartError } from "../errors.ts"
@@ -53,6 +53,11 @@ export class ContextOfCell implements Api {
   }
 
   // ---- family ----------------------------------------------------------------------------------------------------------
+
+  get parent(): ActorRef | undefined {
+    const parent = this.cell.extras?.parent
+    return parent === undefined ? undefined : this.refTo(parent)
+  }
 
   get children(): Effect.Effect<ReadonlyArray<ActorRef>> {
     return Effect.sync(() => [...this.cell.extras?.children?.values() ?? []].map((child) => this.refTo(child)))
@@ -188,12 +193,14 @@ export class ContextOfCell implements Api {
 
   // ---- behaviour -------------------------------------------------------------------------------------------------------
 
-  becomeTable(handlers: HandlerTable): Effect.Effect<void> {
+  becomeTable(handlers: HandlerTable, options?: BecomeOptions): Effect.Effect<void> {
     return Effect.sync(() => {
       const cell = this.cell
       if (cell.handlers === undefined) return
-      cell.more.behaviors.push(cell.handlers)
-      cell.handlers = { ...cell.handlers, ...handlers }
+      const { behaviors } = cell.more
+      if (options?.replace === true) behaviors.splice(1)
+      if (options?.replace !== true || behaviors.length === 0) behaviors.push(cell.handlers)
+      cell.handlers = { ...(options?.replace === true ? behaviors[0] : cell.handlers), ...cell.dressed(handlers) }
     })
   }
 

@@ -71,6 +71,8 @@ export class Extras {
   readonly undo = new Set<() => void>()
   readonly detached = new Set<Worker>()
   streams: Map<number, StreamSession> | undefined = undefined
+  /** number of the last stream: a late pull of one of an earlier behaviour must not meet one of this */
+  lastStream = 0
   receiveTimeout: { readonly millis: number; readonly alarm: Alarm } | undefined = undefined
   /** what this incarnation watches, and how to stop that */
   watching: Map<string, () => void> | undefined = undefined

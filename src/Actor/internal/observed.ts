@@ -34,7 +34,7 @@ const measured = (cell: Cell, handler: Handler): Handler => {
 }
 
 /** Refuses a payload that does not fit its schema, before the handler sees it. */
-const validated = (cell: Cell, tag: string, handler: Handler): Handler => {
+export const validated = (cell: Cell, tag: string, handler: Handler): Handler => {
   const message = cell.registration.definition.messages.get(tag)
   if (message === undefined) return handler
   const fits = Schema.is(message.payload as Schema.Schema<unknown>)
@@ -51,9 +51,9 @@ export const observedHandlers = (cell: Cell, handlers: HandlerTable): HandlerTab
   const table: Record<string, Handler> = {}
   for (const tag of Object.keys(handlers)) {
     let handler = handlers[tag]!
-    if (validate) handler = validated(cell, tag, handler)
-    // A stream's handler makes a description; what runs of it is its asker's to measure.
+    // A stream's handler makes a description; what runs of it is its asker's to measure, and `streamHandlers` checks what it is given.
     if (streams === undefined || !streams.includes(tag)) {
+      if (validate) handler = validated(cell, tag, handler)
       if (measure) handler = measured(cell, handler)
       if (trace) handler = traced(cell, tag, handler)
     }

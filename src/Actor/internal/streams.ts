@@ -10,6 +10,7 @@ import type { KindDefinition, MessageDefinition } from "../Kind.ts"
 import type { Cell, HandlerTable } from "./Cell.ts"
 import { Forwarded } from "./Envelope.ts"
 import { Alarm } from "./Extras.ts"
+import { validated } from "./observed.ts"
 import { isSystemTag } from "./systemMessages.ts"
 
 export interface StreamSession {
@@ -64,7 +65,6 @@ export const streamDefinitions = (message: MessageDefinition): ReadonlyArray<Mes
 /** The handlers with those of the streaming messages put into place. */
 export const streamHandlers = (cell: Cell, handlers: HandlerTable, tags: ReadonlyArray<string>): HandlerTable => {
   const table: Record<string, HandlerTable[string]> = { ...handlers }
-  let ids = 0
 
   const close = (id: number) =>
     Effect.suspend(() => {
@@ -85,7 +85,7 @@ export const streamHandlers = (cell: Cell, handlers: HandlerTable, tags: Readonl
       const scope = yield* Scope.fork(yield* Scope.Scope)
       const context = yield* Effect.context<never>()
       const pull = yield* Stream.toPull(stream).pipe(Scope.provide(scope))
-      const id = ++ids
+      const id = ++cell.more.lastStream
       const session: StreamSession = {
         scope,
         pull: Effect.provideContext(pull, context) as Effect.Effect<ReadonlyArray<unknown>, unknown>,
@@ -128,8 +128,12 @@ export const streamHandlers = (cell: Cell, handlers: HandlerTable, tags: Readonl
     })
 
   for (const tag of tags) {
-    const handler = handlers[tag]!
-    table[tag] = (payload) => open(handler(payload) as unknown as Stream.Stream<unknown, unknown, unknown>)
+    const handler = handlers[tag]
+    // Not all handlers are given when an actor becomes something.
+    if (handler === undefined) continue
+    const opened: HandlerTable[string] = (payload) =>
+      open(handler(payload) as unknown as Stream.Stream<unknown, unknown>)
+    table[tag] = cell.registration.options.validate ? validated(cell, tag, opened) : opened
     table[pullTag(tag)] = (payload) => {
       const { id, wait } = payload as { readonly id: number; readonly wait: number }
       return pull(tag, id, wait)
