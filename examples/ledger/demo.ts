@@ -2,21 +2,25 @@
  * The whole main job on real input: two datacenters, a ledger, every account where its residency asks for, every transfer driven
  * from its sender's datacenter, and the balances compared with an independent fold of the file.
  *
- *   npm run demo [-- --input FILE] [-- --control-plane memory|nats|etcd]
+ *   npm run demo [-- --input FILE] [-- --control-plane memory|sqlite|nats|etcd] [-- --processes]
  *
- * Exits with 1 if a balance differs or a refusal that was provoked did not come.
+ * With `--processes` each node is a process of its own, SQLite files are the default control store, and one of the processes is
+ * killed in the middle of the transfers.
+ *
+ * Exits with 1 if a balance differs, a refusal that was provoked did not come, or an account of the killed process is not back.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Actor, type ActorSystem, type Address } from "effect-troupe"
-import { Clock, Console, Data, Effect, FileSystem, Schedule } from "effect"
+import { Clock, Console, Data, Deferred, Effect, Fiber, FileSystem, Option, Schedule } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Rpc } from "effect/rpc"
 import * as Path from "node:path"
 import { Account } from "./Account.ts"
 import { fold } from "./fold.ts"
 import * as Ledger from "./Ledger.ts"
+import * as Processes from "./processes.ts"
 import { count, milliseconds, money, percentile, seconds, table } from "./report.ts"
-import { type ControlPlaneChoice, controlPlanes, type Site, start } from "./sites.ts"
+import { type ControlPlaneChoice, controlPlanes, nodesEach, type Site, start } from "./sites.ts"
 import { balances, openAccounts, perform, type Tally } from "./transfers.ts"
 
 /** The demo did not show what it says. */
@@ -110,7 +114,30 @@ const showPlaces = Effect.fnUntraced(function*(
   yield* Console.log(`    ${first.to} on ${receiver.dataCenter} ${receiver.id} (${receiver.host}:${receiver.port})`)
 })
 
-const run = Effect.fnUntraced(function*(path: string, choice: ControlPlaneChoice) {
+/** Kills the process that hosts most accounts once that many transfers are done; what became of it. */
+const killAfter = Effect.fnUntraced(function*(
+  { kill, processes }: Processes.Processes,
+  reached: Effect.Effect<void>,
+  homes: ReadonlyMap<string, Address.NodeAddress>
+) {
+  yield* reached
+  const accountsOn = (id: string) => [...homes.values()].filter((node) => node.id === id).length
+  const victim = processes.reduce((most, one) => accountsOn(one.id) > accountsOn(most.id) ? one : most)
+  yield* Console.log(
+    `killing ${victim.dataCenter} ${victim.id} (process ${victim.child.pid}, ${count(accountsOn(victim.id))} accounts)`
+  )
+  const killed = yield* kill(victim, homes)
+  yield* Console.log(
+    `${victim.dataCenter} ${victim.id} was no member any more after ${
+      seconds(killed.noticed)
+    }, and all of its accounts ` +
+      `answered from other nodes after ${seconds(killed.relocated)}`
+  )
+  return killed
+})
+
+const run = Effect.fnUntraced(function*(path: string, choice: ControlPlaneChoice, processes: boolean) {
+  const begun = yield* Clock.monotonicTimeNanos
   const ledger = yield* Ledger.read(path)
   yield* Console.log(
     `${path}: ${count(ledger.accounts.length)} accounts, ${count(ledger.transfers.length)} transfers, ${
@@ -118,13 +145,21 @@ const run = Effect.fnUntraced(function*(path: string, choice: ControlPlaneChoice
     } malformed lines`
   )
 
-  yield* Console.log(`starting two datacenters, control plane ${choice} ...`)
-  const sites: ReadonlyArray<Site> = yield* start(choice)
+  yield* Console.log(
+    `starting two datacenters${processes ? " of three processes each" : ""}, control plane ${choice} ...`
+  )
+  const apart = processes && choice !== "memory" ? yield* Processes.start(choice) : undefined
+  const sites: ReadonlyArray<Site> = apart?.sites ?? (yield* start(choice))
   const tallies = new Map<string, Tally>()
   for (const site of sites) {
-    const members = yield* site.systems[0]!.members
+    const members = (yield* site.systems[0]!.members).filter(({ roles }) => roles.includes("ledger"))
+    const pid = (id: string) => apart?.processes.find((one) => one.id === id)?.child.pid
     yield* Console.log(
-      `${site.dataCenter}: ${members.map(({ node }) => `${node.id} at ${node.host}:${node.port}`).join(", ")}`
+      `${site.dataCenter}: ${
+        members.map(({ node }) =>
+          `${node.id} at ${node.host}:${node.port}${apart === undefined ? "" : ` (process ${pid(node.id)})`}`
+        ).join(", ")
+      }`
     )
     tallies.set(site.dataCenter, {
       dataCenter: site.dataCenter,
@@ -152,12 +187,20 @@ const run = Effect.fnUntraced(function*(path: string, choice: ControlPlaneChoice
   )
   yield* showPlaces(ledger, homes)
   let done = 0
+  const half = Math.ceil(ledger.transfers.length / 2)
+  const halfway = Deferred.makeUnsafe<void>()
+  const killing = apart === undefined
+    ? undefined
+    : yield* Effect.forkScoped(killAfter(apart, Deferred.await(halfway), homes))
   yield* withProgress(
     "transfers",
     ledger.transfers.length,
     () => done,
-    perform(sites, ledger, tallies, () => void done++)
+    perform(sites, ledger, tallies, () => {
+      if (++done === half) Deferred.doneUnsafe(halfway, Effect.void)
+    })
   )
+  const killed = killing === undefined ? undefined : yield* Fiber.join(killing)
 
   const found = yield* balances(sites, ledger.accounts)
   const refusals = yield* provoke(sites[0]!.systems[0]!, ledger.accounts[0]?.id)
@@ -183,7 +226,41 @@ const run = Effect.fnUntraced(function*(path: string, choice: ControlPlaneChoice
   for (const { line, reason } of ledger.malformed) yield* Console.log(`  line ${line}: MalformedLine ${reason}`)
 
   const expected = fold(yield* FileSystem.FileSystem.use((files) => files.readFileString(path)))
-  yield* compare(ledger, [...tallies.values()], found, expected)
+  const ends = apart === undefined ? undefined : yield* apart.leave
+  if (killed !== undefined && ends !== undefined) yield* showKilled(killed, ends, half, [...tallies.values()])
+  const orderly = ends?.filter((end) => end === 0).length ?? 0
+  yield* compare(
+    ledger,
+    [...tallies.values()],
+    found,
+    expected,
+    killed === undefined ? [] : [
+      [
+        `${count(killed.accounts.length)} accounts of the killed process run elsewhere`,
+        [...killed.now.values()].reduce((sum, here) => sum + here, 0) === killed.accounts.length
+      ],
+      ["5 processes left in order, 1 was killed", orderly === 2 * nodesEach - 1 && ends!.includes("SIGKILL")]
+    ]
+  )
+  yield* Console.log(`\ndone in ${seconds((yield* Clock.monotonicTimeNanos) - begun)}`)
+})
+
+/** What the death of one process has cost. */
+const showKilled = Effect.fnUntraced(function*(
+  { accounts, noticed, now, process: { dataCenter, id }, relocated }: Processes.Killed,
+  ends: ReadonlyArray<number | NodeJS.Signals | null>,
+  after: number,
+  tallies: ReadonlyArray<Tally>
+) {
+  const repeated = tallies.reduce((total, tally) => total + tally.repeatedAsks, 0)
+  const places = [...now].sort().map(([node, here]) => `${count(here)} on ${node}`).join(", ")
+  yield* Console.log(`\n${dataCenter} ${id} was killed after ${count(after)} transfers`)
+  yield* Console.log(`  ${seconds(noticed)} until its cluster had removed it`)
+  yield* Console.log(
+    `  ${seconds(relocated)} until the last of its ${count(accounts.length)} accounts answered elsewhere: ${places}`
+  )
+  yield* Console.log(`  ${count(repeated)} asks failed meanwhile and were asked again, no transfer was lost`)
+  yield* Console.log(`  the processes ended with ${ends.join(", ")}`)
 })
 
 /** Everything that the actors did, against what the fold says. */
@@ -191,7 +268,8 @@ const compare = Effect.fnUntraced(function*(
   ledger: Ledger.Ledger,
   tallies: ReadonlyArray<Tally>,
   found: ReadonlyMap<string, number>,
-  expected: ReturnType<typeof fold>
+  expected: ReturnType<typeof fold>,
+  more: ReadonlyArray<readonly [string, boolean]>
 ) {
   const sum = (of: (tally: Tally) => number) => tallies.reduce((total, tally) => total + of(tally), 0)
   const differing = [...expected.balances].filter(([account, cents]) => found.get(account) !== cents)
@@ -199,7 +277,7 @@ const compare = Effect.fnUntraced(function*(
     yield* Console.error(`  ${account}: ${found.get(account)} cents, and the file says ${cents}`)
   }
   const wrong = ledger.malformed.map(({ line }) => line).join(",")
-  const checks: ReadonlyArray<readonly [string, boolean]> = [
+  const ledgerChecks: ReadonlyArray<readonly [string, boolean]> = [
     [
       `balances of ${count(expected.balances.size)} accounts`,
       differing.length === 0 && found.size === expected.balances.size
@@ -213,10 +291,11 @@ const compare = Effect.fnUntraced(function*(
     [`${count(expected.wrong.length)} malformed lines`, wrong === expected.wrong.join(",")]
   ]
   yield* Console.log("\nagainst an independent fold of the file")
-  for (const [what, holds] of checks) yield* Console.log(`  ${holds ? "equal" : "DIFFERS"}: ${what}`)
-  const failed = checks.filter(([, holds]) => !holds)
+  for (const [what, holds] of ledgerChecks) yield* Console.log(`  ${holds ? "equal" : "DIFFERS"}: ${what}`)
+  for (const [what, holds] of more) yield* Console.log(`  ${holds ? "yes" : "NO"}: ${what}`)
+  const failed = [...ledgerChecks, ...more].filter(([, holds]) => !holds)
   if (failed.length > 0) {
-    return yield* new DemoFailed({ message: `differs from the fold: ${failed.map(([what]) => what).join("; ")}` })
+    return yield* new DemoFailed({ message: `not as it should be: ${failed.map(([what]) => what).join("; ")}` })
   }
 })
 
@@ -226,10 +305,21 @@ const demo = Command.make("demo", {
     Flag.withDefault(Path.relative(process.cwd(), Path.join(import.meta.dirname, "ledger.jsonl")))
   ),
   controlPlane: Flag.Literals("control-plane", controlPlanes).pipe(
-    Flag.withDescription("what the datacenters and their clusters coordinate through"),
-    Flag.withDefault("memory" as const)
+    Flag.withDescription(
+      "what the datacenters and their clusters coordinate through (default: memory, and sqlite with --processes)"
+    ),
+    Flag.optional
+  ),
+  processes: Flag.Boolean("processes").pipe(
+    Flag.withDescription("each node is a process of its own, and one of them is killed in the middle"),
+    Flag.withDefault(false)
   )
-}, ({ controlPlane, input }) => Effect.scoped(run(input, controlPlane))).pipe(
+}, ({ controlPlane, input, processes }) => {
+  const choice = Option.getOrElse(controlPlane, () => processes ? "sqlite" as const : "memory" as const)
+  return processes && choice === "memory"
+    ? Effect.fail(new DemoFailed({ message: "processes share no memory: take sqlite, nats or etcd" }))
+    : Effect.scoped(run(input, choice, processes))
+}).pipe(
   Command.withDescription("Runs a ledger of transfers through actors in two datacenters")
 )
 

@@ -7,7 +7,7 @@ import { Context, Effect, Layer, ManagedRuntime, References } from "effect"
 import { AccountLive } from "./Account.ts"
 import type { Residency } from "./Ledger.ts"
 
-export const controlPlanes = ["memory", "nats", "etcd"] as const
+export const controlPlanes = ["memory", "sqlite", "nats", "etcd"] as const
 export type ControlPlaneChoice = typeof controlPlanes[number]
 
 export interface Site {
@@ -16,16 +16,20 @@ export interface Site {
   readonly systems: ReadonlyArray<ActorSystem.ActorSystem["Service"]>
 }
 
-const nodesEach = 3
+export const nodesEach = 3
 
 /** Which datacenter keeps whose data. */
-const dataCenters: ReadonlyArray<{ readonly name: string; readonly serves: ReadonlyArray<Residency> }> = [
+export const dataCenters: ReadonlyArray<{ readonly name: string; readonly serves: ReadonlyArray<Residency> }> = [
   { name: "us-east-1", serves: ["us", "ca", "br"] },
   { name: "eu-west-1", serves: ["eu", "uk", "ch"] }
 ]
 
 export const dataCenterFor = (residency: Residency): string =>
   dataCenters.find((dataCenter) => dataCenter.serves.includes(residency))!.name
+
+/** By its labels a datacenter says whose data it keeps. */
+export const labelsOf = (serves: ReadonlyArray<Residency>): Readonly<Record<string, string>> =>
+  Object.fromEntries(serves.map((residency) => [residency, "served"]))
 
 /** The stores behind the demo: one for each datacenter's own cluster, and the register that they share. */
 const stores = Effect.fnUntraced(function*(choice: ControlPlaneChoice) {
@@ -35,6 +39,17 @@ const stores = Effect.fnUntraced(function*(choice: ControlPlaneChoice) {
         store: () => Layer.build(ControlStore.layerMemory),
         plane: yield* Layer.build(ControlPlane.layerMemory)
       }
+    case "sqlite": {
+      const { ControlPlaneSqlite, ControlStoreSqlite } = yield* Effect.promise(() =>
+        import("effect-troupe/ControlPlane/Sqlite")
+      )
+      const { temporaryFolder } = yield* Effect.promise(() => import("../../scripts/servers/index.ts"))
+      const file = `${yield* temporaryFolder("ledger")}/store.db`
+      return {
+        store: (namespace: string) => Layer.build(ControlStoreSqlite.layer({ file, namespace })),
+        plane: yield* Layer.build(ControlPlaneSqlite.layer({ file }))
+      }
+    }
     case "nats": {
       const { ControlPlaneNats, ControlStoreNats } = yield* Effect.promise(() =>
         import("effect-troupe/ControlPlane/Nats")
@@ -67,7 +82,7 @@ const node = (dataCenter: string, serves: ReadonlyArray<Residency>) =>
       system: "ledger",
       remoting: { host: "127.0.0.1", port: 0 },
       cluster: { roles: ["ledger"], minimumMembers: nodesEach },
-      dataCenter: { name: dataCenter, labels: Object.fromEntries(serves.map((residency) => [residency, "served"])) }
+      dataCenter: { name: dataCenter, labels: labelsOf(serves) }
     })),
     Layer.provide(Layer.succeed(References.MinimumLogLevel)("Warn")) // the demo speaks for its nodes
   )
@@ -77,7 +92,7 @@ export const start = Effect.fnUntraced(function*(choice: ControlPlaneChoice) {
   const { plane, store } = yield* stores(choice)
   const sites = yield* Effect.forEach(dataCenters, ({ name, serves }) =>
     Effect.gen(function*() {
-      const shared = Context.merge(yield* store(), plane)
+      const shared = Context.merge(yield* store(name), plane)
       const startNode = Effect.acquireRelease(
         Effect.sync(() => ManagedRuntime.make(node(name, serves).pipe(Layer.provide(Layer.succeedContext(shared))))),
         (runtime) => runtime.disposeEffect

@@ -54,6 +54,16 @@ describe("npm run demo", () => {
     }, 150_000)
   }
 
+  it("runs each node as a process on SQLite files, and loses no cent when one is killed halfway", () => {
+    const run = demo(["--processes", "--input", shorter(1_500)])
+    assertGood(run)
+    assert.match(run.output, /^(us-east|eu-west)-1 [a-f] was killed after \d+ transfers/m)
+    const [, accounts] = /^ {2}.* until the last of its (\d+) accounts answered elsewhere/m.exec(run.output) ?? []
+    assert.isAbove(Number(accounts), 50)
+    assert.include(run.output, `yes: ${accounts} accounts of the killed process run elsewhere`)
+    assert.match(run.output, /yes: 5 processes left in order, 1 was killed/)
+  }, 150_000)
+
   it("exits with 1 when the fold says one cent more", () => {
     const hook = Path.join(Path.dirname(shorter(1)), "one-cent.mjs")
     Fs.writeFileSync(
@@ -75,5 +85,6 @@ describe("npm run demo", () => {
   it("refuses a file that is not there, and a control plane that it does not know", () => {
     assert.notStrictEqual(demo(["--input", Path.join(folder, "no-such-file.jsonl")]).status, 0)
     assert.notStrictEqual(demo(["--control-plane", "chalk"]).status, 0)
+    assert.match(demo(["--processes", "--control-plane", "memory"]).output, /processes share no memory/)
   }, 60_000)
 })

@@ -10,8 +10,10 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { Account, AccountLive } from "../../examples/ledger/Account.ts"
 import { fold } from "../../examples/ledger/fold.ts"
+import * as Journal from "../../examples/ledger/Journal.ts"
 import * as Ledger from "../../examples/ledger/Ledger.ts"
 import { percentile, table } from "../../examples/ledger/report.ts"
+import { temporaryFolder } from "../../scripts/servers/index.ts"
 import { layerLocal } from "../Actor/local.ts"
 
 const folder = Path.join(import.meta.dirname, "../../examples/ledger")
@@ -144,6 +146,33 @@ layer(AccountLive.pipe(Layer.provideMerge(layerLocal)))("an account of the ledge
       const account = yield* system.spawn(Account, "a-3", { props: { openingCents: 10 } })
       assert.strictEqual(yield* account.ask.Withdraw({ transfer: "t1", cents: 4 }), 6)
       assert.strictEqual(yield* account.ask.Deposit({ transfer: "t1", cents: 4 }), 10)
+    }))
+})
+
+describe("an account with a journal", () => {
+  it.effect("goes on where its journal says, whoever starts it anew: balances, refusals and repetitions", () =>
+    Effect.gen(function*() {
+      const file = Path.join(yield* temporaryFolder("journal"), "accounts.db")
+      const node = AccountLive.pipe(Layer.provideMerge(layerLocal), Layer.provide(Journal.layerSqlite(file)))
+      const account = ActorSystem.ActorSystem.use((system) =>
+        system.spawn(Account, "a-1", { props: { openingCents: 100 } })
+      )
+      const first = Effect.gen(function*() {
+        const { ask } = yield* account
+        assert.strictEqual(yield* ask.Withdraw({ transfer: "t1", cents: 30 }), 70)
+        assert.strictEqual((yield* Effect.flip(ask.Withdraw({ transfer: "t2", cents: 71 })))._tag, "Overdrawn")
+        assert.strictEqual(yield* ask.Deposit({ transfer: "t3", cents: 5 }), 75)
+      })
+      const second = Effect.gen(function*() {
+        const { ask } = yield* account
+        assert.strictEqual(yield* ask.Balance(), 75)
+        assert.strictEqual(yield* ask.Withdraw({ transfer: "t1", cents: 30 }), 70)
+        assert.deepInclude(yield* Effect.flip(ask.Withdraw({ transfer: "t2", cents: 71 })), { missingCents: 1 })
+        assert.strictEqual(yield* ask.Deposit({ transfer: "t3", cents: 5 }), 75)
+        assert.strictEqual(yield* ask.Withdraw({ transfer: "t4", cents: 75 }), 0)
+      })
+      yield* Effect.provide(first, Layer.fresh(node))
+      yield* Effect.provide(second, Layer.fresh(node))
     }))
 })
 
