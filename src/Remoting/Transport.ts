@@ -5,7 +5,7 @@
  * A frame is an opaque, non-empty byte array of at most `maxFrameBytes`; a connection keeps their order, delivers each at most
  * once, and says when it is over. Who is at the other end, and whether it may be, is the handshake's business, not ours.
  */
-import { Clock, Context, Duration, Effect, Layer, Queue, type Scope } from "effect"
+import { Clock, Context, Duration, Effect, Layer, Queue, Redacted, type Scope } from "effect"
 import { type FrameTooLarge, type NodeUnreachable, SettingInvalid } from "../Actor/errors.ts"
 import { connect, listen, type SocketOptions } from "./internal/tcp.edge.ts"
 import { readMaterial } from "./internal/tls.edge.ts"
@@ -73,7 +73,7 @@ const socketOptions = Effect.fnUntraced(function*(settings: Settings.RemotingSet
     outboxBytes: settings.outboxBytes,
     frameTimeout: Duration.toMillis(settings.frameTimeout),
     handshakeTimeout: Duration.toMillis(settings.handshakeTimeout),
-    tls: material,
+    tls: material === undefined ? undefined : Redacted.make(material),
     now: () => Number(clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
   }
   return options

@@ -14,6 +14,7 @@ import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import { SettingInvalid } from "../../Actor/errors.ts"
 import { readPem } from "./pem.edge.ts"
+import { shownAddress } from "./shownAddress.ts"
 
 // The gRPC that `etcd3` itself depends on; a second copy beside it would not know its channels.
 const etcd3 = createRequire(import.meta.url).resolve("etcd3")
@@ -228,7 +229,10 @@ export const openLink = Effect.fnUntraced(
     const addresses = options.endpoints.map((endpoint) => ({ endpoint, parsed: address(endpoint) }))
     const malformed = addresses.find(({ parsed }) => parsed === undefined)
     if (malformed !== undefined) {
-      return yield* invalid("endpoints", `"${malformed.endpoint}" is not http(s)://host:port or host:port`)
+      return yield* invalid(
+        "endpoints",
+        `"${shownAddress(malformed.endpoint)}" is not http(s)://host:port or host:port`
+      )
     }
     if (addresses.length === 0) return yield* invalid("endpoints", "names no endpoint")
     const secure = addresses.filter(({ parsed }) => parsed!.secure).length

@@ -22,6 +22,7 @@ import { Data, Deferred, Duration, Effect, Latch, Redacted, Schedule, Stream } f
 import type { Scope } from "effect"
 import { AuthenticationFailed, SettingInvalid, StoreUnavailable } from "../../Actor/errors.ts"
 import { readPem } from "./pem.edge.ts"
+import { shownAddress } from "./shownAddress.ts"
 
 /**
  * How a request ended without an answer. `NotSent`: nothing left this process. `NoResponders`: the server says that nobody took
@@ -88,7 +89,7 @@ const readable = (setting: string, file: string | undefined) => readPem("nats", 
 /** undefined: an address that can be dialled */
 const addressProblem = (server: string): string | undefined => {
   const parts = /^(?:(?:nats|tls):\/\/)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?$/.exec(server)
-  if (parts === null) return `"${server}" is not host:port, nats://host:port or tls://host:port`
+  if (parts === null) return `"${shownAddress(server)}" is not host:port, nats://host:port or tls://host:port`
   return parts[2] !== undefined && (Number(parts[2]) < 1 || Number(parts[2]) > 65_535)
     ? `"${server}" has no port between 1 and 65535`
     : undefined

@@ -17,7 +17,12 @@ export const readPem = (
     catch: (error) =>
       new SettingInvalid({
         setting: `${group}.${setting}`,
-        reason: error instanceof Error ? error.message : String(error)
+        // the platform's words quote the path, and somebody may have put the text of a key there
+        reason: file.includes("-----BEGIN ")
+          ? "is the text of a PEM file, and must be its path"
+          : error instanceof Error
+          ? error.message
+          : String(error)
       })
   }).pipe(
     Effect.flatMap((text) =>

@@ -2,14 +2,14 @@
  * Connections on the platform's sockets. Thin: bytes to frames and back, one write in flight, everything else is above. An edge
  * because sockets are callbacks; time comes in as a function.
  */
-import { Effect, Exit } from "effect"
+import { Effect, Exit, Redacted } from "effect"
 import { constants } from "node:crypto"
 import * as net from "node:net"
 import * as tls from "node:tls"
 import { FrameTooLarge, NodeUnreachable } from "../../Actor/errors.ts"
 import type { Connection } from "../Transport.ts"
 import { Framer, headerBytes } from "./framer.ts"
-import { certifies, refusedCertificate, type TlsMaterial, untrusted } from "./tls.edge.ts"
+import { certifies, hideKey, refusedCertificate, type TlsMaterial, untrusted } from "./tls.edge.ts"
 import { Malformed } from "./wire.ts"
 
 export interface SocketOptions {
@@ -18,7 +18,7 @@ export interface SocketOptions {
   /** milliseconds in which a frame that has begun must be complete */
   readonly frameTimeout: number
   /** mutual TLS on every connection */
-  readonly tls: TlsMaterial | undefined
+  readonly tls: Redacted.Redacted<TlsMaterial> | undefined
   /** milliseconds for the TLS handshake of a peer that dials */
   readonly handshakeTimeout: number
   /** milliseconds, monotonic */
@@ -31,6 +31,11 @@ const inboxBytes = 1024 * 1024
 const joinBytes = 32 * 1024
 /** milliseconds that a closed connection has to send what was handed over */
 const lingerMillis = 5000
+
+const pemOf = (material: Redacted.Redacted<TlsMaterial>) => {
+  const { ca, cert, key } = Redacted.value(material)
+  return { ca, cert, key }
+}
 
 const isLoopbackAddress = (address: string | undefined): boolean =>
   address !== undefined && (address === "::1" || /^(::ffff:)?127\./.test(address))
@@ -249,7 +254,7 @@ export const listen = (
     const sockets = new Set<net.Socket>()
     const onSocket = (socket: net.Socket) => void options.onConnection(new SocketConnection(socket, options))
     const server = options.tls === undefined ? net.createServer({ pauseOnConnect: true }, onSocket) : tls.createServer({
-      ...options.tls,
+      ...pemOf(options.tls),
       minVersion: "TLSv1.3",
       requestCert: true,
       // A connection without a good certificate is marked `untrusted` and gets a refusal that says why, where the platform would
@@ -259,6 +264,7 @@ export const listen = (
       secureOptions: constants.SSL_OP_NO_TICKET,
       handshakeTimeout: options.handshakeTimeout
     }, onSocket)
+    if (server instanceof tls.Server) hideKey(server)
     // the sockets below TLS too, so that none outlives the server
     server.on("connection", (socket: net.Socket) => {
       sockets.add(socket)
@@ -291,7 +297,7 @@ export const connect = (
 ): Effect.Effect<Connection, NodeUnreachable> =>
   Effect.callback((resume) => {
     const socket = options.tls === undefined ? net.connect({ host: to.host, port: to.port }) : tls.connect({
-      ...options.tls,
+      secureContext: Redacted.value(options.tls).context,
       host: to.host,
       port: to.port,
       minVersion: "TLSv1.3",

@@ -9,6 +9,8 @@ export interface TlsMaterial {
   readonly cert: Buffer
   readonly key: Buffer
   readonly ca: Buffer
+  /** the three, as the platform holds them: unlike options, which it keeps on each socket, this shows no key when it is printed */
+  readonly context: tls.SecureContext
 }
 
 /** Reads the PEM files; a text says which could not be read. */
@@ -24,13 +26,17 @@ export const readMaterial = (
       return { setting, reason: `cannot be read: ${(error as NodeJS.ErrnoException).code ?? "unknown"}` }
     }
   }
-  const material = contents as unknown as TlsMaterial
+  const material = contents as unknown as Omit<TlsMaterial, "context">
   try {
-    tls.createSecureContext(material)
+    return { ...material, context: tls.createSecureContext({ ...material, minVersion: "TLSv1.3" }) }
   } catch (error) {
     return { setting: "tlsKey", reason: `does not fit the certificate: ${(error as Error).message}` }
   }
-  return material
+}
+
+/** Takes the key off a server that has been made: it has a context of its own by then, and its sockets lead to it. */
+export const hideKey = (server: tls.Server): void => {
+  Object.assign(server, { key: undefined })
 }
 
 const words: Readonly<Record<string, string>> = {
