@@ -5,6 +5,8 @@ import { connect } from "./troupe.ts"
 
 const options = asked<Options>()
 const inFlight = 10
+// made once: what it takes to make ten megabytes is none of the wire's
+const payload = new Uint8Array(10_000_000).fill(7)
 const asks = options.quick ? 100 : 5000
 
 const server = await startServer("troupe", { bulk: true })
@@ -15,7 +17,7 @@ const alone = async () => percentile(await client.ask(inFlight, asks), 0.99) * 1
 const beside = async () => {
   let going = true
   const bulk = (async () => {
-    while (going) await client.bulk(10_000_000)
+    while (going) await client.bulk(payload)
   })()
   const p99 = percentile(await client.ask(inFlight, asks), 0.99) * 1000
   going = false

@@ -83,8 +83,8 @@ export const serve = async (options: ServerOptions): Promise<Ready> => {
 
 /** What ours can do beside what every side can. */
 export interface TroupeClient extends Client {
-  /** One question with so many bytes of payload. */
-  readonly bulk: (bytes: number) => Promise<void>
+  /** One question with that payload, to an actor that nobody else asks: what is behind it to the same one waits for it. */
+  readonly bulk: (bytes: Uint8Array) => Promise<void>
 }
 
 export const connect = async (options: ServerOptions, { node }: Ready): Promise<TroupeClient> => {
@@ -117,7 +117,7 @@ export const connect = async (options: ServerOptions, { node }: Ready): Promise<
         at(0).ask.Await({ count }, { timeout: "1 minute" })
       )),
     bulk: (bytes) =>
-      runtime.runPromise(Effect.asVoid(at(1).ask.Bulk({ bytes: new Uint8Array(bytes) }, { timeout: "1 minute" }))),
+      runtime.runPromise(Effect.asVoid(at(options.actors - 1).ask.Bulk({ bytes }, { timeout: "1 minute" }))),
     close: () => runtime.dispose()
   }
 }

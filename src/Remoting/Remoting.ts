@@ -19,7 +19,7 @@ import { Entropy } from "./Entropy.edge.ts"
 import { partsCapability } from "./internal/bulk.ts"
 import { Calls } from "./internal/calls.ts"
 import { relaying, sharedAddress } from "./internal/handshake.ts"
-import { compactCapability, Messages } from "./internal/messages.ts"
+import { compactCapability, Messages, noRoom } from "./internal/messages.ts"
 import { Peers } from "./internal/peers.ts"
 import type { Session } from "./internal/session.ts"
 import * as Settings from "./Settings.ts"
@@ -171,13 +171,14 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
       : to.id === self.id && (to.incarnation === undefined || to.incarnation === self.incarnation)
 
   /** Waits until the outbox has room, at most `outboxTimeout`; a session that ended has room and fails then. */
-  const room = (session: Session): Effect.Effect<void, NodeUnreachable> =>
+  const roomIn = (session: Session, bulk: boolean): Effect.Effect<void, NodeUnreachable> =>
     Effect.suspend(() => {
-      if (session.over !== undefined || session.hasRoom) return Effect.void
+      const mayGo = () => session.over !== undefined || (bulk ? session.hasBulkRoom : session.hasRoom)
+      if (mayGo()) return Effect.void
       const waiting: Effect.Effect<void> = Effect.suspend(() =>
-        session.over !== undefined || session.hasRoom ? Effect.void : Effect.andThen(
+        mayGo() ? Effect.void : Effect.andThen(
           Effect.callback<void>((resume) => {
-            const stop = session.whenRoom(() => resume(Exit.void))
+            const stop = session.whenRoom(bulk, () => resume(Exit.void))
             return Effect.sync(stop)
           }),
           waiting
@@ -189,7 +190,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
       })
     })
 
-  const ready = (to: ActorAddress) => Effect.tap(peers.acquire(to.node), room)
+  const ready = (to: ActorAddress) => Effect.tap(peers.acquire(to.node), (session) => roomIn(session, false))
 
   const closed = (to: ActorAddress) =>
     Effect.fail(
@@ -201,18 +202,28 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     to: ActorAddress,
     message: Message,
     route?: Route
-  ): Exit.Exit<void, TellError> => {
+  ): Exit.Exit<void, TellError> | undefined => {
     if (session.over !== undefined) return Exit.fail(session.failure("NotSent"))
     const error = messages.tell(session, to, message, route)
-    return error === undefined ? Exit.void : Exit.fail(error)
+    return error === undefined ? Exit.void : error === noRoom ? undefined : Exit.fail(error)
   }
 
-  const request = (session: Session, to: ActorAddress, message: Message, timeout: number) =>
-    Effect.callback<Exit.Exit<unknown, unknown>, AskError>((resume) => {
+  /** The same, where a large message waits for those before it. */
+  const writeInTurn = (session: Session, to: ActorAddress, message: Message): Effect.Effect<void, TellError> =>
+    write(session, to, message) ??
+      Effect.flatMap(roomIn(session, true), () => writeInTurn(session, to, message))
+
+  const request = (
+    session: Session,
+    to: ActorAddress,
+    message: Message,
+    timeout: number
+  ): Effect.Effect<Exit.Exit<unknown, unknown>, AskError> =>
+    Effect.callback((resume) => {
       if (session.over !== undefined) return resume(Exit.fail(session.failure("NotSent")))
       const asker = new Resumed(message, to.name, timeout, resume)
-      messages.ask(session, to, asker)
-      return Effect.sync(() => asker.abandon())
+      if (messages.ask(session, to, asker)) return Effect.sync(() => asker.abandon())
+      resume(Effect.flatMap(roomIn(session, true), () => request(session, to, message, timeout)))
     })
 
   const delivery = Delivery.of({
@@ -221,8 +232,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         if (sameNode(to.node, self)) return inner.tell(to, message)
         if (peers.isMuted(to.node)) return closed(to)
         const session = peers.open(to.node)
-        if (session?.hasRoom === true) return write(session, to, message)
-        return Effect.flatMap(ready(to), (session) => write(session, to, message))
+        if (session?.hasRoom === true) return writeInTurn(session, to, message)
+        return Effect.flatMap(ready(to), (session) => writeInTurn(session, to, message))
       }),
     ask: (to, message, timeout) =>
       Effect.suspend(() => {
@@ -256,8 +267,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         return sameNode(route.address.node, self) && (inner.tryAsk?.(route, asker) ?? false)
       }
       if (!session.hasRoom || session.muted) return false
-      messages.ask(session, route.address, asker, route)
-      return true
+      return messages.ask(session, route.address, asker, route)
     }
   })
 

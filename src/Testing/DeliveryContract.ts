@@ -400,6 +400,30 @@ export const cases: ReadonlyArray<ContractCase> = [
       })
   },
   {
+    name: "large messages to an actor that takes none are held within bounds, and arrive in order in the end",
+    run: (harness) =>
+      Effect.gen(function*() {
+        const { a, b } = parts(harness)
+        const text = "x".repeat(900_000)
+        b.recorders.hold(true)
+        let accepted = 0
+        while (accepted < 100) {
+          const telling = yield* Effect.forkChild(
+            Effect.exit(a.delivery.tell(address(b.self, "x"), put(accepted, text))),
+            { startImmediately: true }
+          )
+          yield* until(harness, () => telling.pollUnsafe() !== undefined, "the tell ends")
+          if (Exit.isFailure(yield* Fiber.join(telling))) break
+          accepted++
+        }
+        // default window 4 MiB and outbox 8 MiB, and what is put together
+        yield* expect(accepted > 5 && accepted < 30, `bounded: ${accepted} were accepted`)
+        b.recorders.hold(false)
+        yield* until(harness, () => b.recorders.received.length === accepted, "all that was accepted arrives")
+        yield* same(numbers(b.recorders.received, "x"), Array.from({ length: accepted }, (_, n) => n), "order")
+      })
+  },
+  {
     name: "a message larger than a frame fails FrameTooLarge",
     run: (harness) =>
       Effect.gen(function*() {

@@ -104,6 +104,8 @@ const conversation = Effect.gen(function*() {
     yield* delivery.ask(at("y"), { kind, tag: "Parse", payload: { text: "42" } }, 5000)
     yield* delivery.ask(at("y"), { kind, tag: "Parse", payload: { text: "forty" } }, 5000)
   }
+  // a large one, of two parts: its first piece and its last
+  yield* delivery.tell(at("z"), { kind: Recorder, tag: "Put", payload: { n: 2, text: "x".repeat(70_000) } })
   const items = [{ name: "one", n: 1 }, { name: "two", n: 2 }]
   yield* Context.get(a, Remoting).call(at("x").node, Group, "Fuzz", { items, any: { deep: [[[1, "x"]]] } })
   return seen

@@ -5,6 +5,7 @@
  * A piece is `[flags, bytes of its part if it begins one, bytes]`. A message is one part, the operation with its payload, and one
  * for each value that travels beside it (`attached`).
  */
+import { unwritten } from "./memory.edge.ts"
 import { Malformed, type Reader, type Writer } from "./wire.ts"
 
 /** Messages above this leave in pieces, in bytes. */
@@ -101,7 +102,7 @@ export class Bulk {
 }
 
 /** A part may take this many times the memory of what has come of it, so that it need not be copied again and again. */
-const growth = 16
+const growth = 64
 
 /** A large message on its way in. Memory follows the bytes that came, not the lengths that were announced. */
 export class Assembly {
@@ -163,7 +164,7 @@ export class Assembly {
     if (wanted !== undefined && needed > wanted) throw new Malformed("more than its part has")
     let part = this.part ??= new Uint8Array(0)
     if (needed > part.length) {
-      part = new Uint8Array(Math.min(wanted ?? this.limit, needed * growth))
+      part = unwritten(Math.min(wanted ?? this.limit, needed * growth))
       part.set(this.part.subarray(0, this.filled))
       this.part = part
     }
@@ -173,10 +174,16 @@ export class Assembly {
 }
 
 /** Bytes of pieces under way that are never held back. */
-const leastAhead = 64 * 1024
-const mostFloor = 1024 * 1024
+const leastAhead = 16 * 1024
+/** The same where the way is long, and where answers are late for a reason that may not be the pieces. */
+const leastFarAhead = 1024 * 1024
+const leastLateAhead = 256 * 1024
 /** milliseconds by which pieces under way may make an answer late, beside a quarter of what it takes anyhow */
 const patience = 0.5
+/** milliseconds for which the quickest answer counts, at least */
+const stretch = 10_000
+/** For so many pings after other messages the pieces are held to their least. */
+const courtesy = 4
 
 /**
  * How many bytes of pieces may be under way. A ping behind some of them tells when the peer has come so far; where it comes back
@@ -185,11 +192,19 @@ const patience = 0.5
  */
 export class Pace {
   private readonly most: number
-  private ahead = 4 * leastAhead
+  private ahead = 16 * leastAhead
   private unheard = 0
   private untold = 0
+  /** milliseconds, of this stretch of time and of the one before: the way to the peer may change */
   private quickest = Infinity
+  private quickestBefore = Infinity
+  private since = 0
+  /** milliseconds that an answer takes of late */
+  private usual = 0
+  private floor = leastAhead
   private shrunk = 0
+  private questions = 0
+  private othersUntil = 0
   private readonly pings: Array<{ readonly bytes: number; readonly at: number; readonly bound: boolean }> = []
 
   /** `most`: bytes */
@@ -197,21 +212,32 @@ export class Pace {
     this.most = Math.max(most, leastAhead)
   }
 
+  /** Where no answer is to come, one piece may always go: its ping brings one. */
   get mayGo(): boolean {
-    return this.unheard < this.ahead
+    return this.pings.length === 0 || this.hasRoom
+  }
+
+  private get hasRoom(): boolean {
+    return this.unheard < (this.questions < this.othersUntil ? this.floor : this.ahead)
+  }
+
+  /** Other messages leave too. */
+  others(): void {
+    this.othersUntil = this.questions + courtesy
   }
 
   /** That many bytes have left; true: now a ping should. */
   left(bytes: number, last: boolean): boolean {
     this.unheard += bytes
     this.untold += bytes
-    return last || this.untold * 4 >= this.ahead || !this.mayGo
+    return last || this.untold * 4 >= this.ahead || !this.hasRoom
   }
 
   /** A ping leaves, of ours or of the heart. */
   asked(now: number): void {
-    this.pings.push({ bytes: this.untold, at: now, bound: !this.mayGo })
+    this.pings.push({ bytes: this.untold, at: now, bound: this.unheard >= this.ahead })
     this.untold = 0
+    this.questions++
   }
 
   /** The peer has come to the oldest ping. */
@@ -221,10 +247,21 @@ export class Pace {
     this.unheard -= ping.bytes
     if (ping.bytes === 0) return
     const took = now - ping.at
-    // forgotten slowly, for the way to the peer may change
-    this.quickest = took < this.quickest ? took : this.quickest + (took - this.quickest) / 256
-    const floor = Math.min(mostFloor, leastAhead * (1 + this.quickest), this.most)
-    if (took - this.quickest > patience + this.quickest / 4) {
+    if (now - this.since > stretch) {
+      this.since = now
+      this.quickestBefore = this.quickest
+      this.quickest = took
+    } else if (took < this.quickest) this.quickest = took
+    const quickest = Math.min(this.quickest, this.quickestBefore)
+    this.usual += (took - this.usual) / 8
+    const floor = this.floor = Math.min(
+      this.most,
+      Math.max(
+        Math.min(leastFarAhead, leastAhead * (1 + quickest)),
+        Math.min(leastLateAhead, leastAhead * (1 + this.usual))
+      )
+    )
+    if (took - quickest > patience + quickest / 4) {
       // once for all that were under way together
       if (ping.at < this.shrunk) return
       this.shrunk = now

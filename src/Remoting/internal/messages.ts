@@ -67,6 +67,9 @@ export interface MessagesOptions {
   readonly runFork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
 }
 
+/** It is large, and others are to leave first. */
+export const noRoom: unique symbol = Symbol("noRoom")
+
 export class Messages {
   readonly options: MessagesOptions
 
@@ -86,7 +89,7 @@ export class Messages {
   }
 
   /** Writes it into the session's outbox, which must have room. Undefined: it is there. */
-  tell(session: Session, to: ActorAddress, message: Message, route?: Route): TellError | undefined {
+  tell(session: Session, to: ActorAddress, message: Message, route?: Route): TellError | typeof noRoom | undefined {
     const tables = this.tables(session)
     const tag = this.tag(session, tables, message)
     if (!(tag instanceof OutTag)) return tag
@@ -110,6 +113,7 @@ export class Messages {
       beside !== undefined || payload.length > largeBytes ||
       (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))
     ) {
+      if (!session.hasBulkRoom) return noRoom
       this.sendLarge(
         session,
         tables,
@@ -130,22 +134,30 @@ export class Messages {
     return undefined
   }
 
-  /** The same for whoever waits for an answer, and is told here too where it cannot be sent. */
-  ask(session: Session, to: ActorAddress, asker: Asker, route?: Route): void {
+  /**
+   * The same for whoever waits for an answer, and is told here too where it cannot be sent. False: it is large, and there is no
+   * room for it yet.
+   */
+  ask(session: Session, to: ActorAddress, asker: Asker, route?: Route): boolean {
     const tables = this.tables(session)
     const tag = this.tag(session, tables, asker)
-    if (!(tag instanceof OutTag)) return asker.refuse(tag)
-    if (tables.asks.full) return asker.refuse(session.failure("NotSent", "too many asks in flight"))
+    if (!(tag instanceof OutTag) || tables.asks.full) {
+      asker.refuse(tag instanceof OutTag ? session.failure("NotSent", "too many asks in flight") : tag)
+      return true
+    }
     const error = this.write(session, tables, to, asker, tag, route)
     if (error !== undefined) {
       tables.asks.take(asker.slot, asker.use)
-      return asker.refuse(error)
+      if (error === noRoom) return false
+      asker.refuse(error)
+      return true
     }
     asker.carrier = tables
     asker.reading = tag
     this.options.timeouts.add(asker.timeout, asker)
     // last, because what it sets going may end the session
     session.wrote()
+    return true
   }
 
   /** Gives an ask its number and writes it; undefined: it is in the outbox. */
@@ -156,7 +168,7 @@ export class Messages {
     asker: Asker,
     tag: OutTag,
     route: Route | undefined
-  ): TellError | undefined {
+  ): TellError | typeof noRoom | undefined {
     // any number larger than that is as good as for ever
     const timeout = Math.min(Math.ceil(asker.timeout), Number.MAX_SAFE_INTEGER)
     tables.asks.put(asker)
@@ -180,6 +192,7 @@ export class Messages {
       beside !== undefined || payload.length > largeBytes ||
       (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))
     ) {
+      if (!session.hasBulkRoom) return noRoom
       asker.cargo = this.sendLarge(
         session,
         tables,

@@ -83,6 +83,8 @@ export class Session {
   /** buffers that the transport has until nothing is unsent */
   private lent: Array<Uint8Array> = []
   private queuedBytes = 0
+  /** of large messages, what has not left */
+  private bulkBytes = 0
   /** batches sealed or open so far, and handed to the transport so far: what is above the second certainly did not leave */
   batch = 1
   leftBatch = 0
@@ -90,6 +92,7 @@ export class Session {
   private handled = 0
   private unsettled = 0
   private readonly waiting = new Set<() => void>()
+  private readonly waitingWithBulk = new Set<() => void>()
   private flushing = false
   /** what was written leaves when the turn ends */
   private inTurn = false
@@ -145,10 +148,16 @@ export class Session {
     return this.queuedBytes + (this.open === undefined ? 0 : this.open.length) <= this.options.outboxBytes
   }
 
-  /** Called once when there is room again, or the session is over. Returns how to stop. */
-  whenRoom(listener: () => void): () => void {
-    this.waiting.add(listener)
-    return () => void this.waiting.delete(listener)
+  /** The same for large messages, which have a bound of their own: those that leave meanwhile are not held up by it. */
+  get hasBulkRoom(): boolean {
+    return this.bulkBytes <= this.options.outboxBytes
+  }
+
+  /** Called once when there is room again (`bulk`: for a large message), or the session is over. Returns how to stop. */
+  whenRoom(bulk: boolean, listener: () => void): () => void {
+    const waiting = bulk ? this.waitingWithBulk : this.waiting
+    waiting.add(listener)
+    return () => void waiting.delete(listener)
   }
 
   /** Where the next message of at most `bytes` is written; `wrote` must follow. */
@@ -216,13 +225,15 @@ export class Session {
       if (this.sendPiece()) more = true
     }
     this.flushing = false
-    if (this.waiting.size > 0 && this.hasRoom) this.wakeWaiting()
+    if (this.waiting.size > 0 && this.hasRoom) this.wake(this.waiting)
+    if (this.waitingWithBulk.size > 0 && this.hasBulkRoom) this.wake(this.waitingWithBulk)
   }
 
   private offer(batch: Uint8Array): void {
     this.queuedBytes -= batch.length
     this.credit -= batch.length
     this.leftBatch++
+    this.pace.others()
     this.connection.offer(batch, frontBytes)
     this.lent.push(new Uint8Array(batch.buffer))
   }
@@ -230,7 +241,7 @@ export class Session {
   /** Queues a large message behind those before it. */
   sendBulk(bulk: Bulk): void {
     this.bulks.push(bulk)
-    this.queuedBytes += bulk.length
+    this.bulkBytes += bulk.length
     if (this.connection.unsent() === 0) this.flush()
   }
 
@@ -248,7 +259,9 @@ export class Session {
     }
     const writer = new Writer(this.options.buffers.takeForPiece())
     writer.length = frontBytes
+    const { left } = bulk
     bulk.write(writer.byte(FrameType.Chunk))
+    this.bulkBytes -= bulk.left - left
     const piece = writer.buffer.subarray(frontBytes, writer.length)
     this.credit -= piece.length
     this.connection.offer(piece, frontBytes)
@@ -260,7 +273,7 @@ export class Session {
 
   private finishBulk(bulk: Bulk): void {
     this.bulks.shift()
-    this.queuedBytes -= bulk.length
+    this.bulkBytes -= bulk.length - bulk.left
     bulk.done(bulk)
   }
 
@@ -285,9 +298,9 @@ export class Session {
     if (unsettled - this.unsettled === first.length + 1) this.settled(beside)
   }
 
-  private wakeWaiting(): void {
-    const listeners = [...this.waiting]
-    this.waiting.clear()
+  private wake(waiting: Set<() => void>): void {
+    const listeners = [...waiting]
+    waiting.clear()
     for (const listener of listeners) listener()
   }
 
@@ -396,7 +409,8 @@ export class Session {
     this.options.onEnd(this)
     for (const batch of lost) this.options.onLost(this, batch)
     for (const bulk of bulks) bulk.done(bulk)
-    this.wakeWaiting()
+    this.wake(this.waiting)
+    this.wake(this.waitingWithBulk)
   }
 
   end(reason: string): Effect.Effect<void> {
