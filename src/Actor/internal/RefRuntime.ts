@@ -10,6 +10,7 @@ import type { KindDefinition } from "../Kind.ts"
 import type { Placement } from "../Placement.ts"
 import { Accepted, type Cell } from "./Cell.ts"
 import { Asked, Asker, type Envelope, Told } from "./Envelope.ts"
+import { goOn } from "./goOn.ts"
 import type { Host } from "./Host.ts"
 import { handleNow, offer, offerAsk } from "./offer.ts"
 import { Status } from "./Status.ts"
@@ -304,7 +305,7 @@ TellEffect.prototype = Object.assign(
       const cell = self.ref.cell
       // No closure is made where the message simply goes in.
       return cell !== undefined && !cell.registration.options.trace && cell.accept(self) === Accepted.Yes
-        ? Exit.void
+        ? goOn(fiber)
         : tellSlowly(self, fiber)
     }
   }),

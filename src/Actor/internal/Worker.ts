@@ -61,7 +61,7 @@ export class Worker {
 
   /** Handles what completes without a fiber; the first effect that needs one, else undefined. */
   private next(cell: Cell): Effect.Effect<unknown, unknown> | undefined {
-    const queue = cell.registration.host.queue
+    const { host: { queue }, options: { trace } } = cell.registration
     while (cell.status <= Status.Busy && this.left > 0 && !queue.held) {
       const envelope = cell.poll()
       if (envelope === undefined) return undefined
@@ -75,7 +75,8 @@ export class Worker {
         cell.unknown(envelope)
         continue
       }
-      this.current = envelope
+      // Without a fiber nobody can ask for it; a store into an old object is dear.
+      if (trace) this.current = envelope
       let effect: Effect.Effect<unknown, unknown>
       let thunk: (() => unknown) | undefined
       let value: unknown
@@ -88,10 +89,13 @@ export class Worker {
         effect = Exit.die(defect)
       }
       if (thunk !== undefined) {
-        this.current = undefined
+        if (trace) this.current = undefined
         envelope.succeed(value)
-      } else if (Exit.isExit(effect)) this.completed(cell, effect)
-      else return effect
+        continue
+      }
+      this.current = envelope
+      if (!Exit.isExit(effect)) return effect
+      this.completed(cell, effect)
     }
     return undefined
   }
