@@ -41,8 +41,8 @@ export interface Timers {
     effect: Effect.Effect<unknown, unknown, R>
   ) => Effect.Effect<void, never, R>
   /**
-   * Runs the effect each interval (at least 1 ms), the first time after one. Ticks that find the actor busy wait their turn, and then
-   * come one after the other: an actor that is slower than its timer piles them up.
+   * Runs the effect each interval (at least 1 ms), the first time after one. A tick that finds the actor busy or suspended waits its
+   * turn, and those that fall due meanwhile are left out.
    */
   readonly every: <R>(
     name: string,

@@ -84,8 +84,8 @@ class Routees {
     this.strategy = strategy
   }
 
-  add(...refs: ReadonlyArray<Ref>): void {
-    this.list = [...this.list, ...refs]
+  add(ref: Ref): void {
+    this.list = [...this.list, ref]
     this.ring = undefined
   }
 
@@ -280,7 +280,10 @@ export const group = <Rpcs extends Rpc.Any>(
 ): Group<Rpcs> => {
   const routees = new Routees(options.strategy)
   const same = (a: ActorRef, b: ActorRef) => a.name === b.name && a.kind.name === b.kind.name
-  routees.add(...refs as unknown as ReadonlyArray<Ref>)
+  const add = (ref: ActorRef<Rpcs>) => {
+    if (!routees.list.some((other) => same(other, ref))) routees.add(ref as unknown as Ref)
+  }
+  for (const ref of refs) add(ref)
   return {
     name,
     ...surfaces(name, refs[0].kind, options.strategy, routees) as unknown as Pick<
@@ -288,10 +291,7 @@ export const group = <Rpcs extends Rpc.Any>(
       "tell" | "ask"
     >,
     routees: Effect.sync(() => [...routees.list]),
-    add: (ref) =>
-      Effect.sync(() => {
-        if (!routees.list.some((other) => same(other, ref))) routees.add(ref as unknown as Ref)
-      }),
+    add: (ref) => Effect.sync(() => add(ref)),
     remove: (ref) =>
       Effect.sync(() => {
         for (const other of routees.list) if (same(other, ref)) routees.drop(other)

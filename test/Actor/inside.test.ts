@@ -234,6 +234,26 @@ describe("timers", () => {
     )
   })
 
+  it.effect("of the ticks that fall due while the actor is busy or suspended, one waits", () => {
+    const log: Array<string> = []
+    return on(clockwork(log))((system) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Clockwork, "c")
+        yield* ref.tell.Every({ name: "every", millis: 10 })
+        yield* TestClock.adjust(10)
+        yield* system.suspend(ref)
+        yield* TestClock.adjust(1000)
+        assert.deepStrictEqual(log, ["every 10"])
+        assert.strictEqual((yield* system.inspectActor(ref)).waiting, 1)
+        yield* system.reinstate(ref)
+        yield* settle
+        assert.deepStrictEqual(log, ["every 10", "every 1010"])
+        yield* TestClock.adjust(20)
+        assert.deepStrictEqual(log.slice(2), ["every 1020", "every 1030"])
+      })
+    )
+  })
+
   it.effect("a receive timeout counts from the last message", () => {
     const log: Array<string> = []
     return on(clockwork(log))((system) =>

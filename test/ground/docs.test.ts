@@ -47,6 +47,13 @@ describe("the pages", () => {
     expect(paths.filter((named) => !Fs.existsSync(Path.join(project, named)))).toEqual([])
   })
 
+  it("show actors by parts of a program that runs", () => {
+    const parts = [...read("docs/actors.md").matchAll(/```ts\n([\s\S]*?)```/g)].map((match) => match[1]!)
+    expect(parts.length).toBeGreaterThan(5)
+    const program = read("examples/tour.test.ts")
+    expect(parts.filter((part) => !program.includes(part))).toEqual([])
+  })
+
   it("show the first program as it stands in examples, where it is type-checked", () => {
     const program = /```ts\n([\s\S]*?)```/.exec(read("README.md"))?.[1]
     expect(program).toBeDefined()

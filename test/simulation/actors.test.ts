@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Actor, ActorContext, ActorSystem } from "effect-troupe/Actor"
 import { Simulation } from "effect-troupe/testing"
-import { Effect, Fiber, Layer, Schedule, Schema, Stream } from "effect"
+import { Effect, Fiber, Layer, Option, Schedule, Schema, Stream, Tracer } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
 
@@ -253,4 +253,36 @@ describe("actors across nodes", () => {
       assert.strictEqual((yield* e.system.inspect).length, 2)
       assert.strictEqual((yield* world.run(Effect.flip(spawn)))._tag, "NameTaken")
     }))
+
+  it.effect("a handler on another node continues its asker's trace, where its kind asks for spans", () => {
+    const spans: Array<Tracer.Span> = []
+    const tracer = Tracer.make({
+      span: (options) => {
+        const span = new Tracer.NativeSpan(options)
+        spans.push(span)
+        return span
+      }
+    })
+    const Traced = Actor.make("Traced", { protocol: [Rpc.make("Go", { success: Schema.Int })] })
+    const TracedLive = Traced.toLayer(Effect.succeed(Traced.of({ Go: () => Effect.succeed(1) })), { trace: true })
+    return Effect.gen(function*() {
+      const world = yield* Simulation.make({
+        seed: 17,
+        kinds: TracedLive,
+        dataCenters: { "us-east-1": { nodes: 1 }, "eu-west-1": { nodes: 1 } }
+      })
+      yield* world.awaitReady
+      const a = world.node("us-east-1", 0)
+      const ref = yield* world.run(a.system.spawnOn(Traced, "t", { dataCenter: "eu-west-1" }))
+      spans.length = 0
+      yield* world.run(Effect.withSpan(Effect.andThen(ref.ask.Go(), ref.tell.Go()), "caller"))
+      yield* TestClock.adjust("1 second")
+      const [caller, ...handlers] = spans.filter((span) => span.name === "caller" || span.name === "Traced.Go")
+      assert.deepStrictEqual([caller!.name, ...handlers.map((span) => span.name)], ["caller", "Traced.Go", "Traced.Go"])
+      for (const span of handlers) {
+        assert.strictEqual(span.traceId, caller!.traceId)
+        assert.strictEqual(Option.getOrUndefined(span.parent)?.spanId, caller!.spanId)
+      }
+    }).pipe(Effect.provideService(Tracer.Tracer, tracer))
+  })
 })

@@ -13,7 +13,7 @@ import { ActorContext } from "../ActorContext.ts"
 import { HandlerFailed, InvalidData } from "../errors.ts"
 import { CellLife } from "./CellLife.ts"
 import { ContextOfCell } from "./ContextOfCell.ts"
-import { type Envelope, Forwarded } from "./Envelope.ts"
+import { Asked, Asker, type Envelope, Forwarded } from "./Envelope.ts"
 import { Alarm } from "./Extras.ts"
 import { Status } from "./Status.ts"
 import { systemMessage } from "./systemMessages.ts"
@@ -89,6 +89,10 @@ export class Cell extends CellLife {
     const cause = exit.cause
     if (!Cause.hasDies(cause) && Cause.hasFails(cause)) {
       if (envelope instanceof Task) this.host.log("Warn", `${this.kind} ${this.name}: a task failed`, cause)
+      else if (!(envelope instanceof Asked || envelope instanceof Asker)) {
+        // Nobody else ever hears of it.
+        this.host.log("Debug", `${this.kind} ${this.name}: ${envelope.tag}, which was told, failed`, cause)
+      }
       return envelope.reply(exit)
     }
     const died = cause.reasons.find((reason) => reason._tag === "Die")

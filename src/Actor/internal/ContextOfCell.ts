@@ -244,10 +244,20 @@ export class ContextOfCell implements Api {
         const task = bound(effect, context)
         this.cancelTimer(name)
         const timers = cell.more.timers ??= new Map()
+        let waits = false
+        const tick = again
+          ? Effect.suspend(() => {
+            waits = false
+            return task
+          })
+          : task
         const alarm = new Alarm(() => {
           if (again) cell.host.timeouts.add(millis, alarm)
           else timers.delete(name)
-          cell.signal(task)
+          // An actor that is suspended, or slower than its timer, finds one tick, not all that it missed.
+          if (waits) return
+          waits = again
+          cell.signal(tick)
         })
         timers.set(name, alarm)
         cell.host.timeouts.add(millis, alarm)
