@@ -49,7 +49,9 @@ const writer = (file: string, ...args: ReadonlyArray<string>) =>
     Effect.sync(() => {
       const program = join(import.meta.dirname, "sqlite/writer.ts")
       const child: ChildProcess = spawn(process.execPath, [program, file, ...args], {
-        stdio: ["ignore", "pipe", "inherit"]
+        stdio: ["ignore", "pipe", "inherit"],
+        // whom no file mode stops would see none of them
+        ...(args[0] === "open" && process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {})
       })
       let text = ""
       child.stdout!.on("data", (chunk: Buffer) => text += chunk.toString())
@@ -296,6 +298,12 @@ describe("the store in one SQLite file", () => {
       const newer = new DatabaseSync(inFolder("newer.db"))
       newer.exec("PRAGMA user_version = 999")
       newer.close()
+      yield* Effect.scoped(
+        Effect.flatMap(ControlStoreSqlite.make({ file: inFolder("damaged.db") }), (store) => store.create("k", "1"))
+      )
+      const damaged = Fs.readFileSync(inFolder("damaged.db"))
+      Fs.writeFileSync(inFolder("damaged.db"), damaged.fill(0x5a, 4096, 8192))
+      Fs.writeFileSync(inFolder("cut.db"), damaged.subarray(0, 5_000))
       for (
         const bad of [
           ":memory:",
@@ -304,14 +312,35 @@ describe("the store in one SQLite file", () => {
           inFolder("."),
           inFolder("text.db"),
           inFolder("foreign.db"),
-          inFolder("newer.db")
+          inFolder("newer.db"),
+          inFolder("damaged.db"),
+          inFolder("cut.db")
         ]
       ) {
         const error = yield* Effect.flip(ControlStoreSqlite.make({ file: bad }))
         assert.strictEqual(error._tag === "SettingInvalid" ? error.setting : `${bad}: ${error._tag}`, "sqlite.file")
+        if (bad.startsWith("/")) assert.include(error.message, bad.replace(/\/missing.*|\/\.$/, ""))
       }
       const tables = new DatabaseSync(inFolder("foreign.db")).prepare("SELECT name FROM sqlite_schema").all()
       assert.deepStrictEqual(tables.map((row) => row["name"]), ["theirs"], "a foreign database is left as it was")
+    }).pipe(Effect.scoped))
+
+  it.live("a folder and a file that may only be read are refused at start, by the setting's name", () =>
+    Effect.gen(function*() {
+      const folder = yield* temporaryFolder("sqlite")
+      const file = join(folder, "store.db")
+      yield* Effect.scoped(ControlStoreSqlite.make({ file }))
+      const opened = (path: string) =>
+        Effect.scoped(Effect.flatMap(writer(path, "open"), ({ gone, lines }) => Effect.map(gone, () => lines())))
+      Fs.chmodSync(folder, 0o555)
+      assert.deepStrictEqual(yield* opened(join(folder, "new.db")), [
+        `SettingInvalid sqlite.file files cannot be made in ${folder}`
+      ])
+      Fs.chmodSync(folder, 0o777)
+      Fs.chmodSync(file, 0o444)
+      assert.deepStrictEqual(yield* opened(file), [`SettingInvalid sqlite.file ${file} cannot be written to`])
+      Fs.chmodSync(file, 0o666)
+      assert.deepStrictEqual(yield* opened(file), ["ready"])
     }).pipe(Effect.scoped))
 
   it.live("a setting out of its range is refused by its name", () =>

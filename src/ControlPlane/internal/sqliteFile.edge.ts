@@ -34,11 +34,12 @@ const layout = `
 `
 
 /**
- * Why the file did not do it. `Busy`: another process holds it, and nothing was done. `Refused`: it is not ours or not
- * accessible, which waiting does not change. `Broken`: something failed, and nothing was done. `Unknown`: perhaps done.
+ * Why the file did not do it. `Busy`: another process holds it, and nothing was done. `Full`: there is no room on the disk, nothing was
+ * done, and the file is well. `Refused`: it is not ours, damaged or not accessible, which waiting does not change. `Broken`:
+ * something failed, and nothing was done. `Unknown`: perhaps done.
  */
 export class FileTrouble extends Error {
-  readonly kind: "Busy" | "Refused" | "Broken" | "Unknown"
+  readonly kind: "Busy" | "Full" | "Refused" | "Broken" | "Unknown"
   constructor(kind: FileTrouble["kind"], reason: string) {
     super(reason)
     this.kind = kind
@@ -47,14 +48,17 @@ export class FileTrouble extends Error {
 
 /** SQLite's own primary result codes */
 const busy = new Set([5, 6])
-const lasting = new Set([3, 8, 14, 23, 26])
+/** no room for the last page of a transaction: its commit was not written, whatever else was */
+const full = new Set([13])
+const lasting = new Set([3, 8, 11, 14, 23, 26])
 
 /** any failure of a call of SQLite, in our terms */
 export const troubleOf = (error: unknown): FileTrouble => {
   if (error instanceof FileTrouble) return error
   const { errcode, message } = error as { readonly errcode?: number; readonly message?: string }
   const code = (errcode ?? 1) & 0xff
-  return new FileTrouble(busy.has(code) ? "Busy" : lasting.has(code) ? "Refused" : "Broken", message ?? String(error))
+  const kind = busy.has(code) ? "Busy" : full.has(code) ? "Full" : lasting.has(code) ? "Refused" : "Broken"
+  return new FileTrouble(kind, message ?? String(error))
 }
 
 export type WriteResult = { readonly revision: number } | { readonly conflict: number | undefined }
@@ -85,6 +89,15 @@ const inodeOf = (path: string): string | undefined => {
   return stat === undefined ? undefined : `${stat.dev}:${stat.ino}`
 }
 
+const isWritable = (path: string): boolean => {
+  try {
+    Fs.accessSync(path, Fs.constants.R_OK | Fs.constants.W_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
 const rollback = (db: DatabaseSync): void => {
   if (db.isTransaction) db.exec("ROLLBACK")
 }
@@ -105,6 +118,9 @@ const isMade = (db: DatabaseSync, path: string): boolean => {
 const open = (path: string, synchronous: "full" | "normal"): DatabaseSync => {
   const folder = Path.dirname(path)
   if (!Fs.existsSync(folder)) throw new FileTrouble("Refused", `the folder ${folder} does not exist`)
+  // SQLite opens what it may only read without a word
+  if (!isWritable(folder)) throw new FileTrouble("Refused", `files cannot be made in ${folder}`)
+  if (Fs.existsSync(path) && !isWritable(path)) throw new FileTrouble("Refused", `${path} cannot be written to`)
   const db = new DatabaseSync(path, { timeout: openPatience })
   try {
     // in one transaction, so that a store which another process is just making is not half seen
@@ -114,7 +130,10 @@ const open = (path: string, synchronous: "full" | "normal"): DatabaseSync => {
     const mode = db.prepare("PRAGMA journal_mode = WAL").get()?.["journal_mode"]
     if (mode !== "wal") throw new FileTrouble("Refused", `${path} cannot be shared between processes (${mode})`)
     db.exec(`PRAGMA synchronous = ${synchronous === "full" ? "FULL" : "NORMAL"}`)
-    if (!made) {
+    if (made) {
+      const found = db.prepare("PRAGMA quick_check(1)").get()?.["quick_check"]
+      if (found !== "ok") throw new FileTrouble("Refused", `${path} is damaged: ${String(found)}`)
+    } else {
       db.exec("BEGIN IMMEDIATE")
       isMade(db, path)
       db.exec(layout)
@@ -136,7 +155,8 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
   try {
     db = open(path, synchronous)
   } catch (error) {
-    throw troubleOf(error)
+    const { kind, message } = troubleOf(error)
+    throw new FileTrouble(kind, message.includes(Path.dirname(path)) ? message : `${path}: ${message}`)
   }
   // SQLite locks through the two files beside the database: where one of the three is another file now, locks mean nothing
   const files = [path, `${path}-shm`, `${path}-wal`]
@@ -246,7 +266,9 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
         throw new FileTrouble(committing ? "Unknown" : "Broken", `${trouble.message}; ${troubleOf(second).message}`)
       }
       // a commit that broke off may lie in the log all the same, where the next reader would find it
-      if (committing && trouble.kind !== "Busy") throw new FileTrouble("Unknown", trouble.message)
+      if (committing && trouble.kind !== "Busy" && trouble.kind !== "Full") {
+        throw new FileTrouble("Unknown", trouble.message)
+      }
       throw trouble
     }
   }

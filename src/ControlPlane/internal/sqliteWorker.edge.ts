@@ -118,10 +118,13 @@ const opened = (age = 0): SqliteFile => {
   }
 }
 
-/** What to do about a call that failed: a held file is well, any other trouble asks for opening it anew. */
+/** A file that is held by somebody, or has no room, is well. Any other trouble asks for opening it anew. */
+const isWell = ({ kind }: FileTrouble): boolean => kind === "Busy" || kind === "Full"
+
+/** What to answer to a call that failed. */
 const refusal = (error: unknown): Answer => {
   const trouble = troubleOf(error)
-  if (trouble.kind !== "Busy") drop(trouble)
+  if (!isWell(trouble)) drop(trouble)
   return trouble.kind === "Unknown"
     ? { _tag: "Unknown", reason: trouble.message }
     : { _tag: "Refused", reason: trouble.message, lasting: trouble.kind === "Refused" }
@@ -168,7 +171,7 @@ const beginWatch = (watch: number, prefix: string): void => {
     seenVersion = version
   } catch (error) {
     const trouble = troubleOf(error)
-    if (trouble.kind !== "Busy") drop(trouble)
+    if (!isWell(trouble)) drop(trouble)
     lose(trouble.message, false)
   }
 }
@@ -183,7 +186,7 @@ const poll = (): void => {
     hinted = Infinity
   } catch (error) {
     const trouble = troubleOf(error)
-    if (trouble.kind !== "Busy") drop(trouble)
+    if (!isWell(trouble)) drop(trouble)
   }
 }
 
@@ -236,7 +239,7 @@ const commit = (): void => {
         look()
       } catch (error) {
         const trouble = troubleOf(error)
-        if (trouble.kind !== "Busy") drop(trouble)
+        if (!isWell(trouble)) drop(trouble)
       }
     }
   }

@@ -3,6 +3,9 @@
  *
  *     node writer.ts FILE race NAME COUNT     tries to create race/0 ... race/COUNT, and says which it won
  *     node writer.ts FILE write NAME          creates NAME/0, NAME/1, ... for ever, and says each once it is acknowledged
+ *     node writer.ts FILE open                opens and closes it
+ *
+ * A store that cannot be opened is one line with the error's tag, and its setting and reason where it has them.
  */
 import { Effect } from "effect"
 import * as ControlStoreSqlite from "../../../src/ControlPlane/ControlStoreSqlite.ts"
@@ -12,8 +15,9 @@ const [file, mode, name, count] = process.argv.slice(2)
 const say = (line: string) => Effect.sync(() => process.stdout.write(`${line}\n`))
 
 const program = Effect.gen(function*() {
-  const store = yield* ControlStoreSqlite.make({ file: file! })
+  const store = yield* ControlStoreSqlite.make({ file: file!, connectTimeout: "3 seconds" })
   yield* say("ready")
+  if (mode === "open") return
   if (mode === "race") {
     for (let i = 0; i < Number(count); i++) {
       const key = `race/${i}`
@@ -36,4 +40,9 @@ const program = Effect.gen(function*() {
   }
 })
 
-await Effect.runPromise(Effect.scoped(program))
+const unopened = (error: ControlStoreSqlite.OpenError) =>
+  say([error._tag, error._tag === "SettingInvalid" ? error.setting : "", error.reason].join(" "))
+
+await Effect.runPromise(
+  Effect.catchTags(Effect.scoped(program), { SettingInvalid: unopened, StoreUnavailable: unopened })
+)
