@@ -63,8 +63,9 @@ export class ActorSystem extends Context.Service<ActorSystem, {
   readonly node: NodeAddress
   /**
    * Starts an actor on this node and waits until its behaviour is built. Fails `NameTaken` where the name is somebody's in the
-   * cluster (use `actorOf`), `StartFailed` with the cause where building failed for good, `InvalidData` where the props do not fit,
-   * `KindNotRegistered` (retryable) where no Layer of the kind lives here; in a cluster also as `spawnOn`.
+   * cluster (use `actorOf`), `StartFailed` with the cause where building failed for good, `InvalidData` where the props do not fit or
+   * the name is empty or longer than 1,024 bytes, `KindNotRegistered` (retryable) where no Layer of the kind lives here; in a cluster
+   * also as `spawnOn`.
    */
   readonly spawn: <Rpcs extends Rpc.Any, Props extends Schema.Struct.Fields>(
     kind: Kind<Rpcs, Props>,

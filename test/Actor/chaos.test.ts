@@ -1,7 +1,7 @@
 // Random life: whatever happens to an actor, each accepted message is handled, refused or a dead letter, scopes close exactly once,
 // and at most one handler runs at a time.
 import { assert, describe, it } from "@effect/vitest"
-import { Actor, ActorSystem, SystemEvents } from "effect-troupe/Actor"
+import { Actor, ActorContext, ActorSystem, SystemEvents } from "effect-troupe/Actor"
 import { Effect, Exit, Fiber, Layer, Schedule, Schema, Stream } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
@@ -16,7 +16,12 @@ const Step = Schema.Literals([
   "askCrash",
   "suspend",
   "reinstate",
+  "restart",
+  "fork",
+  "stash",
   "stop",
+  "stopNow",
+  "drain",
   "spawn",
   "wait",
   "waitLong"
@@ -24,7 +29,14 @@ const Step = Schema.Literals([
 
 const Subject = Actor.make("Subject", {
   protocol: [
-    Rpc.make("Work", { payload: { id: Schema.Int, millis: Schema.Int, crash: Schema.Boolean }, success: Schema.Int })
+    Rpc.make("Work", {
+      payload: {
+        id: Schema.Int,
+        millis: Schema.Int,
+        mode: Schema.Literals(["plain", "crash", "fork", "stash"])
+      },
+      success: Schema.Int
+    })
   ]
 })
 
@@ -32,7 +44,7 @@ describe("an actor under random use", () => {
   it.effect.prop(
     "loses no message silently and closes each scope once",
     {
-      steps: Schema.Array(Step).check(Schema.isMaxLength(40)),
+      steps: Schema.Array(Step).check(Schema.isMinLength(12), Schema.isMaxLength(40)),
       backoff: Schema.Boolean,
       passivate: Schema.Boolean,
       bounded: Schema.Boolean,
@@ -44,6 +56,7 @@ describe("an actor under random use", () => {
         let opened = 0
         let closed = 0
         const begun = new Set<number>()
+        const aside = new Set<number>()
         const live = Subject.toLayer(
           Effect.gen(function*() {
             let open = true
@@ -58,17 +71,27 @@ describe("an actor under random use", () => {
                 })
               )
             )
+            const context = yield* ActorContext.ActorContext
             return Subject.of({
-              Work: ({ crash, id, millis }) =>
+              Work: ({ id, millis, mode }) =>
                 Effect.gen(function*() {
                   assert.isTrue(open)
                   assert.strictEqual(running, 0)
-                  running++
+                  // Put aside once, and back when another one is done.
+                  if (mode === "stash" && !aside.has(id)) {
+                    aside.add(id)
+                    return yield* context.stash
+                  }
                   begun.add(id)
-                  if (millis > 0) yield* Effect.sleep(millis)
-                  if (crash) return yield* Effect.die("crash")
-                  return id
-                }).pipe(Effect.ensuring(Effect.sync(() => running--)))
+                  if (mode === "fork") return yield* context.fork(Effect.as(Effect.sleep(15), id))
+                  running++
+                  return yield* Effect.gen(function*() {
+                    if (millis > 0) yield* Effect.sleep(millis)
+                    if (mode === "crash") return yield* Effect.die("crash")
+                    if (mode === "plain") yield* context.unstash
+                    return id
+                  }).pipe(Effect.ensuring(Effect.sync(() => running--)))
+                })
             })
           }),
           {
@@ -100,11 +123,17 @@ describe("an actor under random use", () => {
             const message = {
               id,
               millis: step === "slow" || step === "askSlow" ? 10 : 0,
-              crash: step === "crash" || step === "askCrash"
+              mode: step === "crash" || step === "askCrash"
+                ? "crash" as const
+                : step === "fork" || step === "stash"
+                ? step
+                : "plain" as const
             }
             switch (step) {
               case "tell":
               case "slow":
+              case "fork":
+              case "stash":
               case "crash": {
                 const told = yield* Effect.exit(ref.tell.Work(message))
                 if (Exit.isSuccess(told)) accepted++
@@ -121,10 +150,19 @@ describe("an actor under random use", () => {
                 break
               case "suspend":
               case "reinstate":
+              case "restart":
                 yield* Effect.forkChild(Effect.ignore(system[step](ref)), { startImmediately: true })
                 break
               case "stop":
-                yield* Effect.forkChild(system.stop(ref), { startImmediately: true })
+              case "stopNow":
+              case "drain":
+                yield* Effect.forkChild(
+                  system.stop(ref, {
+                    now: step === "stopNow",
+                    drain: step === "drain" ? "30 millis" : undefined
+                  }),
+                  { startImmediately: true }
+                )
                 break
               case "spawn": {
                 const again = yield* Effect.exit(system.spawn(Subject, "s"))
@@ -157,6 +195,7 @@ describe("an actor under random use", () => {
           assert.strictEqual(running, 0)
         }).pipe(Effect.provide(live.pipe(Layer.provideMerge(layerLocal))))
         assert.strictEqual(closed, opened)
-      })
+      }),
+    { arbitrary: { runs: 200 } }
   )
 })

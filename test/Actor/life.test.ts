@@ -433,6 +433,38 @@ describe("start", () => {
       assert.deepStrictEqual(log, ["end", "end", "end"])
     }))
 
+  it.effect("a name that is empty, or too long for some connection or store, is refused before anything starts", () =>
+    run((system, log) =>
+      Effect.gen(function*() {
+        const Plain = Actor.make("Plain", {
+          protocol: [Rpc.make("Grow", { payload: { name: Schema.String }, success: Schema.String })]
+        })
+        const live = Plain.toLayer(Effect.gen(function*() {
+          const context = yield* ActorContext.ActorContext
+          return Plain.of({
+            Grow: ({ name }) =>
+              context.spawnChild(Plain, name).pipe(
+                Effect.match({ onFailure: (error) => error._tag, onSuccess: (ref) => ref.name })
+              )
+          })
+        }))
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* Layer.build(live)
+          for (const name of ["", "x".repeat(1025), "€".repeat(342)]) {
+            assert.strictEqual((yield* Effect.flip(system.spawn(Worker, name, { props })))._tag, "InvalidData")
+            assert.strictEqual((yield* Effect.flip(system.spawn(Plain, name)))._tag, "InvalidData")
+          }
+          for (const name of ["x".repeat(1024), "€".repeat(341), " ", "a/b", "__proto__"]) {
+            assert.strictEqual((yield* system.spawn(Plain, name)).name, name)
+          }
+          const ref = yield* system.actorOf(Plain, "x".repeat(1024))
+          assert.strictEqual(yield* ref.ask.Grow({ name: "child" }), "InvalidData")
+          assert.strictEqual(yield* (yield* system.actorOf(Plain, " ")).ask.Grow({ name: "" }), "InvalidData")
+        })).pipe(Effect.provideService(ActorSystem.ActorSystem, system))
+        assert.deepStrictEqual(log, [])
+      })
+    ))
+
   it.effect("props that do not fit their schema are refused before anything starts", () =>
     run((system, log) =>
       Effect.gen(function*() {

@@ -17,6 +17,7 @@ import { noProps, propsCodec } from "./codecs.ts"
 import { Names } from "./Names.ts"
 import type { Envelope } from "./Envelope.ts"
 import type { Passivation } from "./Idleness.ts"
+import { nameTrouble } from "./nameRules.ts"
 import { report } from "./report.ts"
 import type { RefRuntime } from "./RefRuntime.ts"
 import { RunQueue } from "./RunQueue.ts"
@@ -208,6 +209,7 @@ export class Host {
   startPlain(kind: KindDefinition, name: string): Cell | undefined {
     const registration = this.registrations.get(kind.name)
     if (registration === undefined || !registration.plain || registration.definition !== kind) return undefined
+    if (nameTrouble(name) !== undefined) return undefined
     const cell = new Cell(registration, name, undefined, this.placements + 1, 0)
     if (this.cells.add(cell) !== undefined) return undefined
     this.placements++
@@ -224,6 +226,8 @@ export class Host {
       if (registration === undefined) return Effect.fail(new KindNotRegistered({ kind: kind.name }))
       const present = this.cells.get(fullName)
       if (present !== undefined) return Effect.fail(new NameTaken({ name: fullName, kind: present.kind }))
+      const trouble = name === "" ? "is empty" : nameTrouble(fullName)
+      if (trouble !== undefined) return Effect.fail(new InvalidData({ what: `name of ${kind.name}`, reason: trouble }))
       const encoded = propsCodec(kind).encode(props)
       if (encoded._tag === "Failure") {
         return Effect.fail(

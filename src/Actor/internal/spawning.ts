@@ -5,6 +5,7 @@ import type { KindDefinition } from "../Kind.ts"
 import type { DataCenterSelector, Placement, SpawnSpec, Strategy, Target } from "../Placement.ts"
 import { propsCodec } from "./codecs.ts"
 import { type Host, placesOn } from "./Host.ts"
+import { nameTrouble } from "./nameRules.ts"
 import type { Ref, RefRuntime } from "./RefRuntime.ts"
 
 export interface SpawnOptions {
@@ -121,6 +122,8 @@ export class Spawning {
 
   private place(spawn: Spawn, run: Run): Effect.Effect<Ref, SpawnError> {
     const { kind, name, options, strategy } = spawn
+    const trouble = nameTrouble(name)
+    if (trouble !== undefined) return Effect.fail(new InvalidData({ what: `name of ${kind.name}`, reason: trouble }))
     const props = propsCodec(kind).encode(options.props ?? {})
     if (props._tag === "Failure") {
       return Effect.fail(
