@@ -106,6 +106,17 @@ const conversation = Effect.gen(function*() {
   }
   // a large one, of two parts: its first piece and its last
   yield* delivery.tell(at("z"), { kind: Recorder, tag: "Put", payload: { n: 2, text: "x".repeat(70_000) } })
+  // what an outsider says that wants to be carried on, and what becomes of who shows a bad certificate
+  const asking = { ...config({ secrets: ["s"], insecure: false }), self: { ...identity("a"), relay: "node-7:7000" } }
+  const [waiting, hello] = Handshake.dial(asking)
+  const untrusted = { ...config({ secrets: ["s"], insecure: false }), untrusted: "its certificate has expired" }
+  for (const command of hello) {
+    if (command._tag !== "Send") continue
+    seen.push(command.frame)
+    const [, refusal] = Handshake.step(Handshake.accept()[0], untrusted, command.frame)
+    for (const answer of refusal) if (answer._tag === "Send") seen.push(answer.frame)
+  }
+  assert.strictEqual(waiting._tag, "AwaitWelcome")
   const items = [{ name: "one", n: 1 }, { name: "two", n: 2 }]
   yield* Context.get(a, Remoting).call(at("x").node, Group, "Fuzz", { items, any: { deep: [[[1, "x"]]] } })
   return seen

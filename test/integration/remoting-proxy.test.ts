@@ -1,10 +1,12 @@
 // Something stands between the nodes: a proxy under another address, which goes black, holds back, or leads to another node.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Context, Duration, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
+import * as Net from "node:net"
 import type { ActorAddress } from "../../src/Actor/Address.ts"
 import { Delivery } from "../../src/Actor/Delivery.ts"
 import { NodeUnreachable } from "../../src/Actor/errors.ts"
 import { Node } from "../../src/Actor/Node.ts"
+import { ClientRpcs } from "../../src/Remoting/ClientRpcs.ts"
 import * as Remoting from "../../src/Remoting/Remoting.ts"
 import type { RemotingOptions } from "../../src/Remoting/Settings.ts"
 import * as Transport from "../../src/Remoting/Transport.ts"
@@ -159,6 +161,42 @@ describe("a way that goes black", () => {
       assert.isAtLeast(proxy.taken.length, 3)
     }).pipe(Effect.scoped))
 })
+
+describe("a conversation that was listened to", () => {
+  it.live("lets nobody in when it is played again, by the same or another connection, to either side", () =>
+    Effect.gen(function*() {
+      const secret = Redacted.make("s")
+      const proxy = yield* startProxy()
+      const b = yield* start("b", { secret })
+      proxy.spread([Context.get(b, Node).address.port])
+      const a = yield* start("a", { secret })
+      // by an endpoint, so that it goes through the proxy, which takes down what a says
+      const { host, port } = proxy
+      yield* Effect.exit(Context.get(a, Remoting.Remoting).call({ host, port }, ClientRpcs, "Client.Info", undefined))
+      const said = proxy.heard()
+      assert.isAbove(said.length, 100)
+      const before = yield* connected(b)
+      const refusals = () => Context.get(b, Recorders).events.filter((event) => event._tag === "PeerRefused").length
+      for (let n = 1; n <= 3; n++) {
+        yield* play(Context.get(b, Node).address.port, said)
+        assert.strictEqual(refusals(), n, "refused each time, however often")
+      }
+      assert.deepStrictEqual(yield* connected(b), before, "and the one that is connected is not disturbed")
+      // to the side that said it: it is no answer to anything
+      yield* play(Context.get(a, Node).address.port, said)
+      assert.isFalse((yield* connected(a)).some(({ id }) => id === "a"))
+    }).pipe(Effect.scoped))
+})
+
+/** Sends these bytes; done when the other side has ended the connection. */
+const play = (port: number, bytes: Uint8Array) =>
+  Effect.callback<void>((resume) => {
+    const socket = Net.connect(port, "127.0.0.1", () => void socket.write(bytes))
+    socket.on("error", () => {})
+    socket.on("close", () => resume(Effect.void))
+    socket.resume()
+    return Effect.sync(() => socket.destroy())
+  }).pipe(Effect.timeoutOrElse({ duration: "5 seconds", orElse: () => Effect.die(new Error("was not closed")) }))
 
 describe("a node that is started again at the same address", () => {
   it.live("is another incarnation: what is for the earlier one fails NotSent and reaches nobody", () =>

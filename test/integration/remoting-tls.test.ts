@@ -186,6 +186,34 @@ describe("mutual TLS", () => {
       assert.deepStrictEqual(refusals, ["it shows no certificate"])
     }).pipe(Effect.scoped))
 
+  it.live("holds for a client through a gateway too: who shows a good certificate is carried, nobody else", () =>
+    Effect.gen(function*() {
+      const gateway = yield* start("a", yield* withTls(good("a")))
+      yield* Context.get(gateway, Remoting.Remoting).relays
+      const b = yield* start("b", yield* withTls(good("b")))
+      const to = { kind: Recorder.name, name: "x", node: Context.get(b, Node).address, placement: 1, epoch: 1 }
+      const { host, port } = Context.get(gateway, Node).address
+      const through = (own: Certified) =>
+        Effect.gen(function*() {
+          const tls = yield* withTls(own)
+          const client = yield* Layer.build(
+            Remoting.layerClient(tls, { gateways: { endpoints: [{ host, port }], only: true } }).pipe(
+              Layer.provideMerge(
+                Layer.mergeAll(Remoting.layerNode({ system: "test", dataCenter: "client" }), layerRecorders())
+              ),
+              Layer.provide(Transport.layerTcpDial(tls))
+            )
+          )
+          const message = { kind: Recorder, tag: "Parse", payload: { text: "42" } }
+          return yield* Effect.exit(Context.get(client, Delivery).ask(to, message, 4000))
+        }).pipe(Effect.scoped)
+      // a client names no host, and need not
+      const carried = yield* through(certify("client", { by: authority }))
+      assert.isTrue(Exit.isSuccess(carried) && Exit.isSuccess(carried.value) && carried.value.value === 42)
+      const expired = certify("client", { by: authority, until: new Date(Date.now() - hour) })
+      assert.include(reasonOf(yield* through(expired)), "refused there: its certificate has expired")
+    }).pipe(Effect.scoped))
+
   it.live("takes no session of an earlier connection for a certificate", () =>
     Effect.gen(function*() {
       const own = good("a")

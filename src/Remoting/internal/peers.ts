@@ -13,10 +13,9 @@ import { type RemotingSettings, secretsOf } from "../Settings.ts"
 import type { Connection, Transport } from "../Transport.ts"
 import { describe, greet, type GreetingError, isUnanswered, type Met } from "./greeting.ts"
 import * as Handshake from "./handshake.ts"
-import { allowedBy } from "./hosts.edge.ts"
 import { Buffers, Session, type SessionOptions } from "./session.ts"
+import { type Gateways, Reach } from "./reach.ts"
 import * as Relay from "./relay.ts"
-import { isCertificate } from "./tls.edge.ts"
 import { Turns } from "./turns.ts"
 
 /** Connections that have not proved who they are yet; more are closed at once. */
@@ -29,8 +28,6 @@ const maxSharedDials = 12
 const maxUnansweredDials = 3
 /** Outsiders whose frames are carried at once; more are refused. */
 const maxRelayed = 1_000
-/** Patience with a dial where a gateway could take over. */
-const directPatience = Duration.seconds(1)
 /** The wait between such dials is doubled up to this many times. */
 const maxDoublings = 3
 
@@ -51,8 +48,7 @@ export interface PeersOptions {
   readonly entropy: (bytes: number) => Uint8Array
   readonly publish: SystemEvents["Service"]["publish"]
   readonly runFork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
-  /** only an outsider's: who may carry its frames to nodes that it cannot reach, and whether it tries to reach them itself first */
-  readonly gateways?: { readonly endpoints: ReadonlyArray<Relay.Endpoint>; readonly only: boolean } | undefined
+  readonly gateways?: Gateways | undefined
   readonly lanes: Pick<SessionOptions, "onData" | "onControl" | "onEnd" | "onLost"> & {
     /** the peer of that session has just been muted */
     readonly onMute: (session: Session) => void
@@ -69,12 +65,6 @@ interface Outbound {
   /** milliseconds, monotonic: no dial before */
   notBefore: number
   reason: string
-}
-
-/** A connection, and the largest frame that passes whoever is on the way, in bytes. */
-interface Reached {
-  readonly connection: Connection
-  readonly maxFrameBytes: number
 }
 
 /** How often to dial in all, after that failure. */
@@ -102,19 +92,21 @@ export class Peers {
   private readonly turns = new Turns()
   /** nodes that a dial is about to be connected to */
   private readonly proving = new Set<string>()
-  /** endpoints that only a gateway reaches, as far as is known */
-  private readonly detours = new Set<string>()
   /** how many layers let outsiders' frames through this node */
   private relaying = 0
   private relayed = 0
-  private readonly mayDial: (host: string) => boolean
+  private readonly reach: Reach
   private handshakes = 0
   private sessions = 0
   private closing = false
 
   constructor(options: PeersOptions) {
     this.options = options
-    this.mayDial = allowedBy(options.settings.dialHosts)
+    this.reach = new Reach({
+      ...options,
+      config: (connection, expected) => this.config(connection, expected),
+      greet: (connection, config, start) => this.shakeHands(connection, config, start)
+    })
   }
 
   private now(): number {
@@ -221,11 +213,6 @@ export class Peers {
       finish(Exit.fail(new NodeUnreachable({ node, outcome: "NotSent", reason })))
     }
     return Effect.gen({ self: this }, function*() {
-      if (!this.mayDial(to.host)) {
-        const reason = `${to.host} is not a host that this node may dial`
-        this.options.publish({ _tag: "PeerRefused", peer: node, reason })
-        return yield* new NodeUnreachable({ node, outcome: "NotSent", reason })
-      }
       for (let dials = 1;; dials++) {
         const scope = yield* Scope.fork(this.options.scope)
         const close = Scope.close(scope, Exit.void)
@@ -295,7 +282,7 @@ export class Peers {
   /** Dials once; the connection lives in that scope. */
   private meet(to: Destination, scope: Scope.Scope) {
     return Effect.gen({ self: this }, function*() {
-      const { connection, maxFrameBytes } = yield* this.reach(to, scope)
+      const { connection, maxFrameBytes } = yield* this.reach.to(to, scope)
       const proving = new Set<string>()
       const given = this.config(connection, { id: to.id, incarnation: to.incarnation })
       const config: Handshake.Config = {
@@ -319,74 +306,6 @@ export class Peers {
         )
       )
       return { ...met, connection, self: config.self }
-    })
-  }
-
-  private connect(to: Relay.Endpoint, scope: Scope.Scope, timeout: Duration.Duration) {
-    const node = endpointOf(to)
-    return this.options.transport.connect(to).pipe(
-      Scope.provide(scope),
-      Effect.timeoutOrElse({
-        duration: timeout,
-        orElse: () => Effect.fail(new NodeUnreachable({ node, outcome: "NotSent", reason: "the dial timed out" }))
-      }),
-      Effect.tapError(({ reason }) =>
-        Effect.sync(() => {
-          if (isCertificate(reason)) this.options.publish({ _tag: "PeerRefused", peer: node, reason })
-        })
-      )
-    )
-  }
-
-  /** A connection to that address: one of its own or, for an outsider that has none, one by way of a gateway. */
-  private reach(to: Relay.Endpoint, scope: Scope.Scope): Effect.Effect<Reached, GreetingError> {
-    const { gateways, settings: { dialTimeout, maxFrameBytes } } = this.options
-    const direct = (timeout: Duration.Duration) =>
-      Effect.map(this.connect(to, scope, timeout), (connection) => ({ connection, maxFrameBytes }))
-    const isGateway = gateways?.endpoints.some(({ host, port }) => host === to.host && port === to.port) ?? true
-    if (gateways === undefined || isGateway) return direct(dialTimeout)
-    const node = endpointOf(to)
-    if (gateways.only || this.detours.has(node)) return this.detour(to, scope, gateways.endpoints)
-    return Effect.catch(direct(Duration.min(dialTimeout, directPatience)), (error) =>
-      isCertificate(error.reason)
-        ? Effect.fail(error)
-        // remembered, so that a later message takes the same way
-        : Effect.tap(this.detour(to, scope, gateways.endpoints), () =>
-          Effect.sync(() => {
-            this.detours.add(node)
-            if (this.detours.size > maxRemembered) this.detours.delete(this.detours.values().next().value!)
-          })))
-  }
-
-  /** The first gateway that answers carries it; which one is asked first is drawn. */
-  private detour(
-    to: Relay.Endpoint,
-    scope: Scope.Scope,
-    gateways: ReadonlyArray<Relay.Endpoint>
-  ): Effect.Effect<Reached, GreetingError> {
-    const first = Math.floor(this.options.random.nextDoubleUnsafe() * gateways.length)
-    const from = (index: number): Effect.Effect<Reached, GreetingError> =>
-      Effect.catch(
-        this.throughGateway(to, scope, gateways[(first + index) % gateways.length]!),
-        (error) => index + 1 < gateways.length ? from(index + 1) : Effect.fail(error)
-      )
-    return from(0)
-  }
-
-  private throughGateway(to: Relay.Endpoint, scope: Scope.Scope, gateway: Relay.Endpoint) {
-    return Effect.gen({ self: this }, function*() {
-      const connection = yield* this.connect(gateway, scope, this.options.settings.dialTimeout)
-      const config = this.config(connection, {})
-      const asking: Handshake.Config = {
-        ...config,
-        self: { ...config.self, relay: endpointOf(to) },
-        admit: (peer) =>
-          config.admit(peer) ??
-            (peer.capabilities?.includes(Handshake.relaying) === true ? undefined : "does not relay")
-      }
-      const { peer, rest } = yield* this.shakeHands(connection, asking, Handshake.dial(asking))
-      const maxFrameBytes = Math.min(peer.maxFrameBytes, config.self.maxFrameBytes)
-      return { connection: Relay.withFirst(connection, rest), maxFrameBytes }
     })
   }
 
@@ -465,7 +384,7 @@ export class Peers {
       // it must prove that it is one of ours, before an outsider's bytes get there
       yield* this.acquire(to)
       const scope = yield* Effect.scope
-      const onward = yield* this.connect(to, scope, this.options.settings.dialTimeout)
+      const onward = yield* this.reach.connect(to, scope)
       connection.limitInbound(this.options.settings.maxFrameBytes)
       yield* Relay.join(Relay.withFirst(connection, rest), onward)
     }).pipe(

@@ -24,8 +24,8 @@ export interface Proxy {
   readonly release: () => void
   /** ends every connection */
   readonly cut: () => void
-  /** connections that are open */
-  readonly open: () => number
+  /** all that came in so far, over all connections */
+  readonly heard: () => Uint8Array
 }
 
 /** Lives as long as the scope. */
@@ -34,6 +34,7 @@ export const startProxy = (targets: ReadonlyArray<number> = []) =>
     Effect.callback<Proxy & { readonly close: () => void }>((resume) => {
       const links = new Set<Link>()
       const taken: Array<number> = []
+      const heard: Array<Buffer> = []
       let ports = targets
       let turn = 0
       let dark = false
@@ -47,6 +48,7 @@ export const startProxy = (targets: ReadonlyArray<number> = []) =>
         links.add(link)
         to.on("error", () => {})
         from.on("data", (bytes: Buffer) => {
+          heard.push(bytes)
           if (dark) return
           if (link.held === undefined) to.write(bytes)
           else link.held.push(bytes)
@@ -97,7 +99,7 @@ export const startProxy = (targets: ReadonlyArray<number> = []) =>
             }
           },
           cut,
-          open: () => links.size,
+          heard: () => Buffer.concat(heard),
           close: () => {
             cut()
             server.close()
