@@ -11,10 +11,10 @@ import { DatabaseSync } from "node:sqlite"
 import type { Change, Row, Write } from "./sqliteProtocol.ts"
 
 /**
- * Milliseconds between two looks at the identity of the log's file. Whoever asks for a file's times makes Linux note the next
+ * Milliseconds between two looks at the two files beside the database. Whoever asks for a file's times makes Linux note the next
  * change of it exactly, which then has to be synced as well: looking at the log for each commit made it half as dear again.
  */
-const logLookEvery = 100
+const lookBesideEvery = 100
 /** "TRUP": says in the file's header whose it is */
 const applicationId = 0x54525550
 const layoutVersion = 1
@@ -32,6 +32,12 @@ const layout = `
   CREATE TABLE IF NOT EXISTS store (id INTEGER PRIMARY KEY CHECK (id = 1), identity TEXT NOT NULL);
   INSERT OR IGNORE INTO store VALUES (1, lower(hex(randomblob(16))));
 `
+/** The log follows by itself what is created and updated, so that a lone write is one statement. Lives with the connection. */
+const logging = (event: "INSERT" | "UPDATE"): string =>
+  `CREATE TEMP TRIGGER log_${event} AFTER ${event} ON main.entries BEGIN
+    INSERT INTO changes (revision, key, bytes, value)
+    VALUES (NEW.revision, NEW.key, octet_length(NEW.key) + octet_length(NEW.value), NEW.value);
+  END`
 
 /**
  * Why the file did not do it. `Busy`: another process holds it, and nothing was done. `Full`: there is no room on the disk, nothing was
@@ -159,10 +165,12 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
     throw new FileTrouble(kind, message.includes(Path.dirname(path)) ? message : `${path}: ${message}`)
   }
   // SQLite locks through the two files beside the database: where one of the three is another file now, locks mean nothing
-  const files = [path, `${path}-shm`, `${path}-wal`]
+  const files = [path, `${path}-wal`, `${path}-shm`]
   const inodes = files.map(inodeOf)
   let looked = performance.now()
 
+  db.exec(logging("INSERT"))
+  db.exec(logging("UPDATE"))
   const begin = db.prepare("BEGIN IMMEDIATE")
   const commit = db.prepare("COMMIT")
   const readIdentity = db.prepare("SELECT identity FROM store")
@@ -170,10 +178,17 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
   const readEntry = db.prepare("SELECT key, value, revision FROM entries WHERE key = ?")
   const readRevision = db.prepare("SELECT revision FROM entries WHERE key = ?")
   const readEntries = db.prepare("SELECT key, value, revision FROM entries WHERE key >= ? AND key < ? ORDER BY key")
-  const create = db.prepare("INSERT INTO entries (key, revision, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-  const update = db.prepare("UPDATE entries SET revision = ?, value = ? WHERE key = ? AND revision = ?")
+  const next = "(SELECT coalesce(max(revision), 0) + 1 FROM changes)"
+  const create = db.prepare(
+    `INSERT INTO entries (key, revision, value) VALUES (?, ${next}, ?) ON CONFLICT DO NOTHING RETURNING revision`
+  )
+  const update = db.prepare(
+    `UPDATE entries SET revision = ${next}, value = ? WHERE key = ? AND revision = ? RETURNING revision`
+  )
   const remove = db.prepare("DELETE FROM entries WHERE key = ? AND revision = ?")
-  const log = db.prepare("INSERT INTO changes (revision, key, bytes, value) VALUES (?, ?, ?, ?)")
+  const logRemoval = db.prepare(
+    `INSERT INTO changes (revision, key, bytes) VALUES (${next}, ?, ?) RETURNING revision`
+  )
   const readLog = db.prepare("SELECT key, value, revision FROM changes WHERE revision > ? ORDER BY revision")
   const readLogSizes = db.prepare("SELECT revision, bytes FROM changes ORDER BY revision DESC")
   const cutLog = db.prepare("DELETE FROM changes WHERE revision < ?")
@@ -189,9 +204,9 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
 
   const replaced = (): string | undefined => {
     const now = performance.now()
-    const all = now - looked >= logLookEvery
+    const all = now - looked >= lookBesideEvery
     if (all) looked = now
-    const at = files.findIndex((file, i) => (i < 2 || all) && inodeOf(file) !== inodes[i])
+    const at = files.findIndex((file, i) => (i === 0 || all) && inodeOf(file) !== inodes[i])
     return at < 0 ? undefined : `${files[at]} was removed or replaced`
   }
 
@@ -202,21 +217,22 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
     return { identity, revision: counter() }
   }
 
-  /** One write at that revision; false where the key is not at the revision that it asks for. */
-  const apply = (one: Write, revision: number): boolean =>
-    Number(
-      one.op === "create"
-        ? create.run(one.key, revision, one.value).changes
-        : one.op === "update"
-        ? update.run(revision, one.value, one.key, Number(one.revision)).changes
-        : remove.run(one.key, Number(one.revision)).changes
-    ) === 1
+  /** One write; undefined where the key is not at the revision that it asks for. All rows are asked for, so that it ends here. */
+  const apply = (one: Write): number | undefined => {
+    if (one.op === "create") return create.all(one.key, one.value)[0]?.["revision"] as number | undefined
+    if (one.op === "update") {
+      return update.all(one.value, one.key, Number(one.revision))[0]?.["revision"] as number | undefined
+    }
+    if (Number(remove.run(one.key, Number(one.revision)).changes) === 0) return undefined
+    return logRemoval.all(one.key, Buffer.byteLength(one.key))[0]?.["revision"] as number
+  }
 
   let addedEntries = 0
   let addedBytes = 0
+  const mustTidy = (): boolean => addedEntries >= cutAfterEntries || addedBytes >= cutAfterBytes
   /** Cuts what is beyond the limits; always leaves the newest. */
   const tidyLog = (): void => {
-    if (addedEntries < cutAfterEntries && addedBytes < cutAfterBytes) return
+    if (!mustTidy()) return
     addedEntries = 0
     addedBytes = 0
     let entries = 0
@@ -233,28 +249,29 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
   }
 
   const write = (writes: ReadonlyArray<Write>): ReadonlyArray<WriteResult> => {
-    let committing = false
+    // a statement outside of a transaction is one by itself, and commits when it ends
+    const lone = writes.length === 1 && writes[0]!.op !== "remove" && !mustTidy()
+    let committing = lone
     try {
-      begin.run()
-      const before = counter()
-      let last = before
+      if (!lone) begin.run()
+      let written = false
       const results = writes.map((one): WriteResult => {
-        if (!apply(one, last + 1)) return { conflict: readRevision.get(one.key)?.["revision"] as number | undefined }
-        last += 1
-        const value = one.op === "remove" ? null : one.value
-        const bytes = Buffer.byteLength(one.key) + (value === null ? 0 : Buffer.byteLength(value))
-        log.run(last, one.key, bytes, value)
+        const revision = apply(one)
+        if (revision === undefined) return { conflict: readRevision.get(one.key)?.["revision"] as number | undefined }
+        written = true
         addedEntries += 1
-        addedBytes += bytes
-        return { revision: last }
+        addedBytes += one.key.length + (one.op === "remove" ? 0 : one.value.length)
+        return { revision }
       })
-      if (last === before) {
+      if (!written) {
         rollback(db)
         return results
       }
-      tidyLog()
-      committing = true
-      commit.run()
+      if (!lone) {
+        tidyLog()
+        committing = true
+        commit.run()
+      }
       const late = replaced()
       if (late !== undefined) throw new FileTrouble("Unknown", late)
       return results

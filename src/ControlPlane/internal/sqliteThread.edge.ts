@@ -1,4 +1,8 @@
-/** The owner's side of the store's thread: starts it, carries messages, and says when it has ended. Keeps no process alive. */
+/**
+ * The owner's side of the store's thread: starts it, carries messages, and says when it has ended. Keeps no process alive, and never
+ * waits: to hold the event loop until a lone answer comes was no quicker than to let it sleep, and to keep it turning made the sync itself
+ * wait for a processor.
+ */
 import * as Fs from "node:fs"
 import { MessageChannel, receiveMessageOnPort, Worker } from "node:worker_threads"
 import type { Answer, Inbound, News, Order, Outbound, Request, ThreadData, ThreadOptions } from "./sqliteProtocol.ts"
