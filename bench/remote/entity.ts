@@ -8,7 +8,8 @@ import { Entity, MessageStorage, Runner, RunnerAddress, RunnerStorage } from "ef
 import { Rpc } from "effect/rpc"
 import * as Net from "node:net"
 import { times } from "../peers/crowd.ts"
-import { body, type Client, Counter, Latencies, type Ready } from "./sides.ts"
+import { askers, asking } from "./askers.ts"
+import { body, type Client, Counter, type Ready } from "./sides.ts"
 
 const Echo = Entity.make("Echo", [
   Rpc.make("Ask", { payload: { body: Schema.String }, success: Schema.String }),
@@ -73,29 +74,18 @@ export const connect = async (port: number, actors: number): Promise<Client> => 
   const client = await runtime.runPromise(Echo.client)
   const entities = Array.from({ length: actors }, (_, i) => client(`echo-${i}`))
   const untraced = Effect.withTracerEnabled(false)
-  const askers = (inFlight: number, each: (asker: number) => Effect.Effect<unknown, unknown>) =>
-    untraced(
-      Effect.forEach(Array.from({ length: inFlight }, (_, i) => i), each, { concurrency: "unbounded", discard: true })
-    )
   // An entity starts with its first message.
   await runtime.runPromise(
     Effect.forEach(entities, (entity) => entity.Ask({ body: "" }), { concurrency: 100, discard: true })
   )
   return {
-    ask: (inFlight, count) => {
-      const latencies = new Latencies(count)
-      const one = (asker: number) =>
-        Effect.suspend(() => {
-          const start = performance.now()
-          return Effect.map(entities[asker % actors]!.Ask({ body }), () => latencies.since(start))
-        })
-      return runtime.runPromise(
-        Effect.as(askers(inFlight, (i) => times(count / inFlight, () => one(i))), latencies.times)
-      )
-    },
+    ask: (inFlight, count) =>
+      runtime.runPromise(untraced(asking(inFlight, count, (asker) => entities[asker % actors]!.Ask({ body })))),
     tell: (count) =>
       runtime.runPromise(Effect.andThen(
-        askers(1000, (i) => times(count / 1000, () => entities[i % actors]!.Tell({ body }, { discard: true }))),
+        untraced(
+          askers(1000, (i) => times(count / 1000, () => entities[i % actors]!.Tell({ body }, { discard: true })))
+        ),
         entities[0]!.Await({ count })
       )),
     close: () => runtime.dispose()

@@ -4,7 +4,8 @@ import { Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
 import { Rpc, RpcClient, RpcGroup, RpcSerialization, RpcServer } from "effect/rpc"
 import { SocketServer } from "effect/socket"
 import { times } from "../peers/crowd.ts"
-import { body, type Client, Counter, Latencies, type Ready } from "./sides.ts"
+import { askers, asking } from "./askers.ts"
+import { body, type Client, Counter, type Ready } from "./sides.ts"
 
 const Echo = RpcGroup.make(
   Rpc.make("Ask", { payload: { to: Schema.Number, body: Schema.String }, success: Schema.String }),
@@ -49,20 +50,9 @@ export const connect = async (port: number, actors: number): Promise<Client> => 
   const client = await runtime.runPromise(
     Effect.provideService(RpcClient.make(Echo, { disableTracing: true }), Scope.Scope, scope)
   )
-  const askers = (inFlight: number, each: (asker: number) => Effect.Effect<unknown, unknown>) =>
-    Effect.forEach(Array.from({ length: inFlight }, (_, i) => i), each, { concurrency: "unbounded", discard: true })
   return {
-    ask: (inFlight, count) => {
-      const latencies = new Latencies(count)
-      const one = (to: number) =>
-        Effect.suspend(() => {
-          const start = performance.now()
-          return Effect.map(client.Ask({ to, body }), () => latencies.since(start))
-        })
-      return runtime.runPromise(
-        Effect.as(askers(inFlight, (i) => times(count / inFlight, () => one(i % actors))), latencies.times)
-      )
-    },
+    ask: (inFlight, count) =>
+      runtime.runPromise(asking(inFlight, count, (asker) => client.Ask({ to: asker % actors, body }))),
     // Each waits for an acknowledgement, so many are sent at once.
     tell: (count) =>
       runtime.runPromise(Effect.andThen(

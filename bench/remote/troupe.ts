@@ -18,7 +18,8 @@ import {
 import { Effect, Exit, Layer, ManagedRuntime, Schema } from "effect"
 import { Rpc } from "effect/rpc"
 import { times } from "../peers/crowd.ts"
-import { body, type Client, Counter, Latencies, type Ready, type ServerOptions, tlsOptions } from "./sides.ts"
+import { asking } from "./askers.ts"
+import { body, type Client, Counter, type Ready, type ServerOptions, tlsOptions } from "./sides.ts"
 
 const Echo = Actor.make("Echo", {
   protocol: [
@@ -96,21 +97,7 @@ export const connect = async (options: ServerOptions, { node }: Ready): Promise<
   const at = (index: number) => actors[index % actors.length]!
   await runtime.runPromise(at(0).ask.Ask({ body }))
   return {
-    ask: (inFlight, count) => {
-      const latencies = new Latencies(count)
-      const one = (asker: number) =>
-        Effect.suspend(() => {
-          const start = performance.now()
-          return Effect.map(at(asker).ask.Ask({ body }), () => latencies.since(start))
-        })
-      return runtime.runPromise(Effect.as(
-        Effect.forEach(Array.from({ length: inFlight }, (_, i) => i), (i) => times(count / inFlight, () => one(i)), {
-          concurrency: "unbounded",
-          discard: true
-        }),
-        latencies.times
-      ))
-    },
+    ask: (inFlight, count) => runtime.runPromise(asking(inFlight, count, (asker) => at(asker).ask.Ask({ body }))),
     tell: (count) =>
       runtime.runPromise(Effect.andThen(
         times(count, (i) => at(i).tell.Tell({ body })),

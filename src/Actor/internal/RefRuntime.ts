@@ -395,30 +395,61 @@ const elsewhere = ({ payload, ref, tag, timeout }: AskEffect, fiber: Fiber.Fiber
   ref.runtime.ask(ref, messageOf(ref, tag, payload, fiber), timeout)
 
 /** An ask of an actor that is on another node, or nowhere. */
-const askElsewhere = (self: AskEffect, fiber: Fiber.Fiber<unknown, unknown>) =>
-  self.ref.cell === undefined
-    ? Effect.callback<unknown, unknown>((resume) => {
-      const asker = new RefAsker(self, fiber, resume)
-      if (!self.ref.runtime.tryAsk(asker)) return resume(elsewhere(self, fiber))
-      return asker.over ? undefined : Effect.sync(() => asker.abandon())
+const askElsewhere = (self: AskEffect, fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<unknown, unknown> => {
+  const { ref } = self
+  if (ref.cell !== undefined) return elsewhere(self, fiber)
+  if (!canWait(fiber)) {
+    return Effect.callback((resume) => {
+      const asker = new RefAsker(self, fiber, { evaluate: resume })
+      if (!ref.runtime.tryAsk(asker)) return resume(elsewhere(self, fiber))
+      if (asker.answered !== undefined) return resume(asker.answered)
+      asker.waiting = true
+      return Effect.sync(() => asker.abandon())
     })
-    : elsewhere(self, fiber)
+  }
+  const asker = new RefAsker(self, fiber, fiber)
+  if (!ref.runtime.tryAsk(asker)) return elsewhere(self, fiber)
+  if (asker.answered !== undefined) return asker.answered
+  asker.waiting = true
+  return fiber.yieldWith(() => asker.abandon())
+}
+
+/**
+ * How a fiber waits and goes on, as the library's own `callback` has it, but without the half a dozen closures and frames around
+ * it. `yieldWith` takes what is called when the fiber goes on, be it that it was interrupted. Not told in the library's types:
+ * should it not be there, `callback` serves.
+ */
+interface WaitingFiber extends Waiter {
+  readonly yieldWith: (resumed: () => void) => Effect.Effect<unknown, unknown>
+}
+
+interface Waiter {
+  evaluate(effect: Effect.Effect<unknown, unknown>): void
+}
+
+const canWait = (fiber: object): fiber is WaitingFiber =>
+  "yieldWith" in fiber && typeof fiber.yieldWith === "function" && "evaluate" in fiber &&
+  typeof fiber.evaluate === "function"
 
 /** A fiber that waits for an answer from another node. */
 class RefAsker extends Asker {
   readonly ref: Ref
+  /** what came before anybody waited */
+  answered: Effect.Effect<unknown, unknown> | undefined = undefined
+  waiting = false
   private readonly address: ActorAddress
-  private readonly resume: (effect: Effect.Effect<unknown, unknown>) => void
+  private readonly waiter: Waiter
 
-  constructor(
-    { payload, ref, tag, timeout }: AskEffect,
-    fiber: Fiber.Fiber<unknown, unknown>,
-    resume: (effect: Effect.Effect<unknown, unknown>) => void
-  ) {
+  constructor({ payload, ref, tag, timeout }: AskEffect, fiber: Fiber.Fiber<unknown, unknown>, waiter: Waiter) {
     super(ref.kind, tag, payload, traceOf(fiber), ref.name, timeout)
     this.ref = ref
     this.address = ref.address
-    this.resume = resume
+    this.waiter = waiter
+  }
+
+  private resume(effect: Effect.Effect<unknown, unknown>): void {
+    if (this.waiting) this.waiter.evaluate(effect)
+    else this.answered = effect
   }
 
   protected onSuccess(value: unknown): void {

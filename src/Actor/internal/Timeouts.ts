@@ -31,6 +31,9 @@ class Line {
   }
 }
 
+/** deadlines that one reading of the clock serves, while it is held: some dozens of microseconds */
+const readings = 31
+
 /** Forgets a deadline, wherever it waits; no effect when it does not. */
 export const disarm = (deadline: Deadline): void => {
   const line = deadline.list
@@ -51,6 +54,10 @@ export class Timeouts {
   private sleeper: Fiber.Fiber<void> | undefined = undefined
   private wakeAt = Infinity
   private closed = false
+  private held = 0
+  /** the last reading, in milliseconds, and for how many deadlines it still serves */
+  private read = 0
+  private fresh = 0
 
   constructor(clock: Clock.Clock, context: Context.Context<never>) {
     this.clock = clock
@@ -62,10 +69,30 @@ export class Timeouts {
     return Number(this.clock.monotonicTimeNanosUnsafe()) / 1e6
   }
 
+  /**
+   * Until `release` the clock is read for every few deadlines only: for what sets thousands of them in one go, within which no time
+   * passes that matters.
+   */
+  hold(): void {
+    this.fresh = 0
+    this.held++
+  }
+
+  release(): void {
+    this.held--
+  }
+
+  private near(): number {
+    if (this.held === 0) return this.now()
+    if (this.fresh-- > 0) return this.read
+    this.fresh = readings
+    return this.read = this.now()
+  }
+
   /** `deadline` falls due in `duration` milliseconds; it must not be waiting already. An infinite duration never does. */
   add(duration: number, deadline: Deadline): void {
     if (this.closed || duration === Infinity) return
-    const due = deadline.due = this.now() + duration
+    const due = deadline.due = this.near() + duration
     let line = this.lines.get(duration)
     if (line === undefined) this.lines.set(duration, line = new Line(duration))
     deadline.list = line

@@ -385,10 +385,16 @@ export class Messages {
   readonly onData = (session: Session, reader: Reader, parts?: ReadonlyArray<Uint8Array>): void => {
     const tables = this.tables(session)
     tables.parts = parts
+    const { timeouts } = this.options
     let settled = 1
-    while (!reader.done) {
-      const from = reader.position
-      if (this.operation(session, tables, reader, from)) settled += reader.position - from
+    timeouts.hold()
+    try {
+      while (!reader.done) {
+        const from = reader.position
+        if (this.operation(session, tables, reader, from)) settled += reader.position - from
+      }
+    } finally {
+      timeouts.release()
     }
     session.settled(settled)
   }
