@@ -42,9 +42,11 @@ export type HandlerServices<H> = {
 
 /** How a kind's actors live on this node. Policies are named with the kind, never sent with a spawn. */
 export interface BehaviorOptions<Tag extends string = string> {
-  /** how a behaviour is built: by default within 5 seconds, tried 3 times again after 100 ms, 200 ms, 400 ms */
+  /** how a behaviour is built, before its spawn fails `StartFailed`; a restart is supervision's business */
   readonly start?: {
+    /** of each attempt; one that takes longer is interrupted, and its finalizers run. Default 5 seconds */
     readonly timeout?: Duration.Input | undefined
+    /** attempts after the first one: after 100 ms, 200 ms, 400 ms, doubling to 10 seconds. Default 3 */
     readonly retries?: number | undefined
   } | undefined
   /** how long a handler may go on when its actor is stopped, before it is interrupted; default 5 seconds */
@@ -138,7 +140,7 @@ const cellOptions = (options: BehaviorOptions, streams: ReadonlyArray<string>): 
   return {
     startTimeout: Duration.toMillis(options.start?.timeout ?? "5 seconds"),
     startRetries: options.start?.retries ?? 3,
-    startDelay: (attempt) => 100 * 2 ** (attempt - 1),
+    startDelay: (attempt) => Math.min(10_000, 100 * 2 ** (attempt - 1)),
     stopGrace: Duration.toMillis(options.stopGrace ?? "5 seconds"),
     supervision: Supervision.make(options.supervision),
     mailbox: mailboxOf(options.mailbox, streams),

@@ -1,7 +1,7 @@
 // What surrounds actors: passivation, streaming replies, routers, topics, jobs, events, metrics, spans.
 import { assert, describe, it } from "@effect/vitest"
 import { Actor, ActorContext, ActorMetrics, ActorSystem, Jobs, Router, SystemEvents, Topic } from "effect-troupe/Actor"
-import { Context, Effect, Fiber, Layer, Metric, Queue, Ref, Schema, Stream, Tracer } from "effect"
+import { Context, Duration, Effect, Fiber, Layer, Metric, Queue, Ref, Schema, Stream, Tracer } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
@@ -152,6 +152,7 @@ describe("streaming replies", () => {
     protocol: [
       Rpc.make("Numbers", { payload: { count: Schema.Int }, success: Schema.Int, stream: true }),
       Rpc.make("Ticks", { success: Schema.Int, stream: true }),
+      Rpc.make("Rare", { success: Schema.String, stream: true }),
       Rpc.make("Jam", { success: Schema.Int, error: Jammed, stream: true }),
       Rpc.make("Ping", { success: Schema.String })
     ]
@@ -168,6 +169,11 @@ describe("streaming replies", () => {
         Stream.tick("30 seconds").pipe(
           Stream.map(() => 1),
           Stream.ensuring(Effect.sync(() => ended.push("ticks")))
+        ),
+      Rare: () =>
+        Stream.fromIterable([3, 6, 9]).pipe(
+          Stream.rechunk(1),
+          Stream.mapEffect((minutes) => Effect.as(Effect.sleep("3 minutes"), `after ${minutes} minutes`))
         ),
       Jam: () => Stream.concat(Stream.make(1, 2), Stream.fail(new Jammed({ at: 3 }))),
       Ping: () => Effect.succeed("pong")
@@ -215,6 +221,25 @@ describe("streaming replies", () => {
         assert.deepStrictEqual(yield* ref.ask.Numbers({ count: 9 }).pipe(Stream.take(2), Stream.runCollect), [1, 2])
         yield* settle
         assert.deepStrictEqual(ended, ["numbers", "numbers"])
+      })
+    )
+  })
+
+  it.effect("a patient asker keeps a stream alive that is silent for long", () => {
+    const ended: Array<string> = []
+    return on(feed([], ended))((system) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Feed, "f")
+        for (const timeout of ["10 minutes", Duration.infinity] as const) {
+          const got: Array<string> = []
+          const listening = yield* ref.ask.Rare({ timeout }).pipe(
+            Stream.runForEach((line) => Effect.sync(() => got.push(line))),
+            Effect.forkChild({ startImmediately: true })
+          )
+          yield* TestClock.adjust("7 minutes")
+          assert.deepStrictEqual(got, ["after 3 minutes", "after 6 minutes"])
+          yield* Fiber.interrupt(listening)
+        }
       })
     )
   })

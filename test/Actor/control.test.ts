@@ -357,6 +357,24 @@ describe("bad input", () => {
       }).pipe(Effect.scoped)
     ))
 
+  it.effect("a timeout that is no number is over at once, and other asks keep theirs", () =>
+    run((system) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Node, "a")
+        yield* ref.tell.Hang()
+        yield* settle
+        const bad = yield* fork(Effect.flip(ref.ask.Put({ n: 1 }, { timeout: Number.NaN })))
+        const good = yield* fork(Effect.flip(ref.ask.Put({ n: 1 }, { timeout: 100 })))
+        yield* settle
+        assert.strictEqual((yield* Fiber.join(bad))._tag, "AskTimeout")
+        yield* TestClock.adjust(99)
+        assert.isUndefined(good.pollUnsafe())
+        yield* TestClock.adjust(1)
+        assert.strictEqual((yield* Fiber.join(good))._tag, "AskTimeout")
+        yield* system.stop(ref, { now: true })
+      })
+    ))
+
   it.effect("a priority that throws costs its message alone: the asker hears it, the sender goes on", () =>
     run((system) =>
       Effect.gen(function*() {

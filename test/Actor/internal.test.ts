@@ -120,6 +120,22 @@ describe("deadlines", () => {
       })
   )
 
+  it.effect("what is no length of time falls due at once, what is infinite never, and neither holds up the others", () =>
+    Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      const timeouts = new Timeouts(clock, yield* Effect.context<never>())
+      const fired: Array<string> = []
+      for (const duration of [Number.NaN, 50, -1, Number.POSITIVE_INFINITY, 10, Number.NaN]) {
+        timeouts.add(duration, new Alarm(() => fired.push(String(duration))))
+      }
+      yield* TestClock.adjust(0)
+      assert.sameMembers(fired.splice(0), ["NaN", "-1", "NaN"])
+      yield* TestClock.adjust(49)
+      assert.deepStrictEqual(fired.splice(0), ["10"])
+      yield* TestClock.adjust("1000 days")
+      assert.deepStrictEqual(fired, ["50"])
+    }))
+
   it.effect("a hundred thousand of them cost one sleeping fiber, and none is looked at before its time", () =>
     Effect.gen(function*() {
       const clock = yield* Clock.Clock

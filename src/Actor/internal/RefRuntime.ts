@@ -14,7 +14,7 @@ import { goOn } from "./goOn.ts"
 import type { Host } from "./Host.ts"
 import { handleNow, offer, offerAsk } from "./offer.ts"
 import { Status } from "./Status.ts"
-import { closeTag, type Page, pullTag } from "./streams.ts"
+import { closeTag, longestPull, type Page, pullTag } from "./streams.ts"
 
 /** A handler's typed error and the ways an ask fails are one channel to the asker. */
 const flat = (exit: Exit.Exit<unknown, unknown>) => exit as Exit.Exit<unknown, AskError>
@@ -480,8 +480,11 @@ const messageOf = (ref: Ref, tag: string, payload: unknown, fiber: Fiber.Fiber<u
   return trace === undefined ? { kind: ref.kind, tag, payload } : { kind: ref.kind, tag, payload, trace }
 }
 
-/** milliseconds of an ask for a chunk that the other side may take to wait for one */
-const chunkWait = (timeout: number): number => Math.max(1, Math.floor(timeout / 2))
+/**
+ * Milliseconds of an ask for a chunk that the other side may take to wait for one: so that its answer still comes in time, and so
+ * often that nobody takes the stream for abandoned.
+ */
+const chunkWait = (timeout: number): number => Math.max(1, Math.min(longestPull, Math.floor(timeout / 2)))
 
 const streamOf = (ref: Ref, tag: string, payload: unknown, options: AskOptions | undefined) => {
   const timeout = options?.timeout === undefined ? defaultAskTimeout : millisOf(options.timeout)

@@ -89,9 +89,14 @@ export class Timeouts {
     return this.read = this.now()
   }
 
-  /** `deadline` falls due in `duration` milliseconds; it must not be waiting already. An infinite duration never does. */
+  /**
+   * `deadline` falls due in `duration` milliseconds; it must not be waiting already. An infinite duration never does; one that is
+   * negative or not a number does at once.
+   */
   add(duration: number, deadline: Deadline): void {
     if (this.closed || duration === Infinity) return
+    // A NaN would come before all others and never fall due.
+    if (!(duration >= 0)) duration = 0
     const due = deadline.due = this.near() + duration
     let line = this.lines.get(duration)
     if (line === undefined) this.lines.set(duration, line = new Line(duration))

@@ -38,6 +38,8 @@ export const ownMessages = ({ messages }: KindDefinition): ReadonlyArray<Message
 
 /** milliseconds after which a stream whose asker is silent is given up */
 const abandonedAfter = 60_000
+/** milliseconds that an asker waits for a chunk before it asks anew */
+export const longestPull = abandonedAfter / 2
 
 /** The three messages that a streaming message becomes. */
 export const streamDefinitions = (message: MessageDefinition): ReadonlyArray<MessageDefinition> => {
