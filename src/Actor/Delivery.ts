@@ -47,7 +47,8 @@ export class Delivery extends Context.Service<Delivery, {
   readonly tell: (to: ActorAddress, message: Message) => Effect.Effect<void, TellError>
   /**
    * Delivers, and waits for the reply for at most `timeout` milliseconds. The inner exit is the handler's own: its success or
-   * its typed error, both as `Type`. Interrupting it forgets the reply.
+   * its typed error, both as `Type`. Interrupting it takes the question back: it is dropped where it still waits in the mailbox,
+   * and its handler is interrupted where it runs.
    */
   readonly ask: (
     to: ActorAddress,
@@ -84,6 +85,7 @@ export const makeLocal = Effect.map(ActorHost, (service) => {
     if (cell === undefined || !cell.accepts) return asker.refuse(new ActorStopped({ name: to.name }))
     const here = handleNow(cell, asker)
     if (asker.over) return
+    asker.carrier = cell
     host.timeouts.add(timeout, asker)
     if (!here) offerAsk(cell, asker)
   }
@@ -99,7 +101,9 @@ export const makeLocal = Effect.map(ActorHost, (service) => {
     tell: (to, message) => Effect.suspend(() => tellCell(host.cellAt(to), to, message)),
     ask: (to, message, timeout) =>
       Effect.callback((resume) => {
-        askCell(host.cellAt(to), to, new Resumed(message, to.name, timeout, resume))
+        const asker = new Resumed(message, to.name, timeout, resume)
+        askCell(host.cellAt(to), to, asker)
+        return asker.over ? undefined : Effect.sync(() => asker.abandon())
       }),
     tryTell: (route, message) => {
       const sent = tellCell(cellOf(route), route.address, message)

@@ -49,6 +49,16 @@ const worker = (log: Array<string>, options?: Actor.BehaviorOptions<never>) =>
     options
   )
 
+const unused = {
+  Note: () => Effect.void,
+  Sleep: () => Effect.succeed(""),
+  Refuse: () => Effect.void,
+  Crash: () => Effect.succeed(""),
+  Forever: () => Effect.succeed(""),
+  StopYourself: () => Effect.succeed(""),
+  Notes: () => Effect.succeed([])
+}
+
 const run = <A, E>(
   body: (system: ActorSystem.ActorSystem["Service"], log: Array<string>) => Effect.Effect<
     A,
@@ -128,18 +138,67 @@ describe("handling", () => {
       })
     ))
 
-  it.effect("interrupting an asker forgets the reply, not the message", () =>
+  it.effect("interrupting an asker interrupts its handler, and is no failure of the actor", () =>
     run((system, log) =>
       Effect.gen(function*() {
         const ref = yield* system.spawn(Worker, "w", { props })
         const asked = yield* Effect.forkChild(ref.ask.Sleep({ millis: 100 }), { startImmediately: true })
         yield* settle
+        yield* ref.tell.Note({ text: "behind it" })
         yield* Fiber.interrupt(asked)
         yield* TestClock.adjust("100 millis")
-        assert.deepStrictEqual(log, ["start", "sleep 100", "woke 100"])
-        assert.deepStrictEqual(yield* ref.ask.Notes(), ["hello"])
+        assert.deepStrictEqual(log, ["start", "sleep 100"])
+        assert.deepStrictEqual(yield* ref.ask.Notes(), ["hello", "behind it"])
       })
     ))
+
+  it.effect("a question whose asker is interrupted while it waits is passed over, and those around it are not", () =>
+    run((system, log) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Worker, "w", { props })
+        const ask = (millis: number) => Effect.forkChild(ref.ask.Sleep({ millis }), { startImmediately: true })
+        const [first, second, third] = [yield* ask(10), yield* ask(20), yield* ask(30)]
+        yield* settle
+        yield* Fiber.interrupt(second)
+        yield* TestClock.adjust("10 millis")
+        yield* TestClock.adjust("30 millis")
+        assert.deepStrictEqual([yield* Fiber.join(first), yield* Fiber.join(third)], ["slept 10", "slept 30"])
+        assert.deepStrictEqual(log, ["start", "sleep 10", "woke 10", "sleep 30", "woke 30"])
+      })
+    ))
+
+  it.effect("what a handler does not let be interrupted is done to its end first", () =>
+    Effect.gen(function*() {
+      const log: Array<string> = []
+      const careful = Worker.toLayer(Effect.sync(() =>
+        Worker.of({
+          ...unused,
+          Sleep: ({ millis }) =>
+            Effect.sleep(millis).pipe(
+              Effect.andThen(Effect.sync(() => log.push(`done ${millis}`))),
+              Effect.uninterruptible,
+              Effect.as("slept")
+            ),
+          Note: ({ text }) => Effect.sync(() => void log.push(text))
+        })
+      ))
+      yield* ActorSystem.ActorSystem.use((system) =>
+        Effect.gen(function*() {
+          const ref = yield* system.spawn(Worker, "w", { props })
+          const asked = yield* Effect.forkChild(ref.ask.Sleep({ millis: 10 }), { startImmediately: true })
+          yield* ref.tell.Note({ text: "next" })
+          const second = yield* Effect.forkChild(ref.ask.Sleep({ millis: 20 }), { startImmediately: true })
+          yield* settle
+          yield* Fiber.interrupt(asked)
+          yield* settle
+          assert.deepStrictEqual(log, [])
+          yield* TestClock.adjust("10 millis")
+          yield* TestClock.adjust("20 millis")
+          yield* Fiber.join(second)
+          assert.deepStrictEqual(log, ["done 10", "next", "done 20"])
+        })
+      ).pipe(Effect.provide(careful.pipe(Layer.provideMerge(layerLocal))))
+    }))
 
   it.effect("a held host takes messages in and handles none until it is released", () =>
     run((system, log) =>

@@ -2,7 +2,7 @@
  * One actor. How it takes messages in is in `CellMailbox`, how it lives and ends in `CellLife`; here is how it handles them.
  *
  * Invariants: one handler at a time, but for those that detached themselves; an idle cell holds no fiber; a message that was
- * accepted is handled, refused, or told as a dead letter.
+ * accepted is handled, refused, taken back by its asker, or told as a dead letter.
  *
  * The hot path is plain code: a handler's effect that is an `Exit` or a thunk costs no fiber, one that completes at once runs in
  * the dispatcher's turn, one that suspends makes the cell busy until its fiber ends. What a behaviour can do to its own cell is in
@@ -13,7 +13,7 @@ import { ActorContext } from "../ActorContext.ts"
 import { HandlerFailed, InvalidData } from "../errors.ts"
 import { CellLife } from "./CellLife.ts"
 import { ContextOfCell } from "./ContextOfCell.ts"
-import { Asked, Asker, type Envelope, Forwarded } from "./Envelope.ts"
+import { Asked, Asker, type Carrier, type Envelope, Forwarded, type Question, takenBack } from "./Envelope.ts"
 import { Alarm } from "./Extras.ts"
 import { Status } from "./Status.ts"
 import { systemMessage } from "./systemMessages.ts"
@@ -25,7 +25,7 @@ export { Accepted } from "./CellMailbox.ts"
 
 export type HandlerTable = Readonly<Record<string, (payload: unknown) => Effect.Effect<unknown, unknown, unknown>>>
 
-export class Cell extends CellLife {
+export class Cell extends CellLife implements Carrier {
   protected get cell(): Cell {
     return this
   }
@@ -77,7 +77,7 @@ export class Cell extends CellLife {
 
   /** A message without handler: one of the runtime's own protocol, or one that the kind does not have. */
   unknown(envelope: Envelope): void {
-    if (systemMessage(this, envelope)) return
+    if (envelope.tag === takenBack || systemMessage(this, envelope)) return
     this.host.deadLetter(this, envelope.tag, "Undecodable")
     envelope.refuse(
       new InvalidData({ what: `${this.kind}.${envelope.tag}`, reason: "the protocol has no such message" })
@@ -95,6 +95,8 @@ export class Cell extends CellLife {
       }
       return envelope.reply(exit)
     }
+    // its asker was interrupted, and so was it: nothing is broken
+    if (envelope.tag === takenBack && Cause.hasInterruptsOnly(cause)) return
     const died = cause.reasons.find((reason) => reason._tag === "Die")
     if (died !== undefined && died.defect instanceof Forwarded) return envelope.refuse(died.defect.error)
     const over = this.status >= Status.Restarting || (worker.detached && !this.extras!.detached.has(worker))
@@ -146,6 +148,29 @@ export class Cell extends CellLife {
 
   reattached(worker: Worker): void {
     this.extras!.detached.delete(worker)
+  }
+
+  /**
+   * Its asker was interrupted: passed over where it waits, and its handler interrupted where it runs. One whose time is up is
+   * handled all the same, for what it is to do may matter to others.
+   */
+  forget(question: Question, interrupted: boolean): void {
+    if (!interrupted) return
+    question.tag = takenBack
+    const worker = this.worker?.current === question ? this.worker : this.detachedFor(question)
+    if (worker === undefined) return
+    // on a turn of its own: the handler's code may be on the stack, and the fiber about to take up the next message
+    this.host.runFork(Effect.andThen(
+      Effect.yieldNow,
+      Effect.sync(() => {
+        if (worker.current === question) worker.fiber?.interruptUnsafe()
+      })
+    ))
+  }
+
+  private detachedFor(question: Question): Worker | undefined {
+    for (const worker of this.extras?.detached ?? []) if (worker.current === question) return worker
+    return undefined
   }
 
   /** Which worker runs in this fiber: a detached one, or the one that holds the mailbox. */

@@ -11,7 +11,7 @@ import { decide, type Directive } from "../Supervision.ts"
 import type { StopReason } from "../SystemEvents.ts"
 import type { HandlerTable } from "./Cell.ts"
 import { CellMailbox } from "./CellMailbox.ts"
-import { Asked, Asker, type Envelope } from "./Envelope.ts"
+import { Asked, Asker, type Envelope, takenBack } from "./Envelope.ts"
 import { Alarm, type Extras } from "./Extras.ts"
 import { followOn } from "./followOn.ts"
 import { Idleness } from "./Idleness.ts"
@@ -375,7 +375,7 @@ export abstract class CellLife extends CellMailbox {
     // An error with its stack is dear, and most mailboxes are empty by now.
     const stopped = this.depth === 0 ? undefined : new ActorStopped({ name: this.name })
     for (let envelope = this.poll(); envelope !== undefined; envelope = this.poll()) {
-      if (envelope instanceof Task) continue
+      if (envelope instanceof Task || envelope.tag === takenBack) continue
       if (moves && !(envelope instanceof Asked || envelope instanceof Asker)) {
         rest.push(envelope)
         continue

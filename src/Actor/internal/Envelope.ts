@@ -59,19 +59,27 @@ export class Brought extends Told implements Message {
   }
 }
 
+/** A question whose asker may go away. */
+export interface Question extends Envelope {
+  tag: string
+}
+
+/** The tag of a question that was taken back: no kind has a handler for it. */
+export const takenBack = "$takenBack"
+
 /** Whoever has taken an asker's question along, and keeps it in mind. */
 export interface Carrier {
-  /** nobody wants the answer any more */
-  forget(asker: Asker): void
+  /** Nobody wants the answer any more. `interrupted`: because the asker was; else because its time is up. */
+  forget(asker: Asker, interrupted: boolean): void
 }
 
 /**
  * An ask on its way, and whoever waits for its answer: the message, its envelope, its deadline, and where its carrier writes down
  * what it knows about it, in one object. Only the first answer counts.
  */
-export abstract class Asker extends Deadline implements Envelope, Message {
+export abstract class Asker extends Deadline implements Question, Message {
   readonly kind: KindDefinition
-  readonly tag: string
+  tag: string
   readonly payload: unknown
   readonly trace: Trace | undefined
   /** the actor's */
@@ -141,17 +149,19 @@ export abstract class Asker extends Deadline implements Envelope, Message {
 
   expire(): void {
     if (!this.end()) return
-    this.carrier?.forget(this)
+    this.carrier?.forget(this, false)
     this.onRefused(
       new AskTimeout({ name: this.name, request: this.tag, timeout: Duration.millis(this.timeout) })
     )
   }
 
-  /** Nobody waits any more: whoever carries it need not bring an answer. */
+  /** Nobody waits any more: whoever carries it need not bring an answer, and the handler need not go on. */
   abandon(): void {
-    if (this.end()) this.carrier?.forget(this)
+    if (this.end()) this.carrier?.forget(this, true)
   }
 }
+
+const interrupted: Exit.Exit<never> = Exit.interrupt()
 
 /** An asker that wants the handler's exit inside of that of the delivery. */
 export class Resumed extends Asker {
@@ -178,11 +188,10 @@ export class Resumed extends Asker {
 
 /**
  * A message whose asker waits. It is its own deadline. `resume` gets the handler's exit wrapped or flat, as the asker wants it;
- * only the first answer counts. An interrupted asker is told of by nobody: its fiber ignores a late `resume`, and the deadline
- * goes with the reply or when it falls due.
+ * only the first answer counts.
  */
-export class Asked<A> extends Deadline implements Envelope {
-  readonly tag: string
+export class Asked<A> extends Deadline implements Question {
+  tag: string
   readonly payload: unknown
   readonly name: string
   span: Tracer.AnySpan | undefined = undefined
@@ -244,6 +253,15 @@ export class Asked<A> extends Deadline implements Envelope {
     this.finish(
       Exit.fail(new AskTimeout({ name: this.name, request: this.tag, timeout: Duration.millis(this.timeout) }))
     )
+  }
+
+  /** Nobody waits any more. False: it has been answered. */
+  abandon(): boolean {
+    if (this.answered !== undefined) return false
+    this.answered = interrupted
+    this.resume = undefined
+    this.timeouts.cancel(this)
+    return true
   }
 
   private finish(exit: Exit.Exit<A, AskError>, refused?: AskError): void {

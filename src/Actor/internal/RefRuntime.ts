@@ -387,7 +387,23 @@ AskEffect.prototype = Effectable.Prototype<Effect.Effect<unknown, unknown>>({
           resume(asked.stopped ? elsewhere(self, fiber) : exit)
         })
         if (!here) offerAsk(cell, asked)
+        return asked.answered === undefined ? new TakeBack(cell, asked) : undefined
       })
+  }
+})
+
+/** What an interrupted asker does: one object, made for each ask that must wait. */
+const TakeBack = function(this: { cell: Cell; asked: Asked<unknown> }, cell: Cell, asked: Asked<unknown>) {
+  this.cell = cell
+  this.asked = asked
+} as unknown as new(cell: Cell, asked: Asked<unknown>) => Effect.Effect<void>
+
+TakeBack.prototype = Effectable.Prototype<Effect.Effect<void>>({
+  label: "TakeBack",
+  evaluate() {
+    const { asked, cell } = this as unknown as { readonly cell: Cell; readonly asked: Asked<unknown> }
+    if (asked.abandon()) cell.forget(asked, true)
+    return Exit.void
   }
 })
 

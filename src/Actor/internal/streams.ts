@@ -94,6 +94,11 @@ export const streamHandlers = (cell: Cell, handlers: HandlerTable, tags: Readonl
         alarm: new Alarm(() => cell.host.runFork(close(id))),
         fiber: undefined
       }
+      // what is under way ends before what it uses
+      yield* Scope.addFinalizer(
+        scope,
+        Effect.suspend(() => session.fiber === undefined ? Effect.void : Fiber.interrupt(session.fiber))
+      )
       ;(cell.more.streams ??= new Map()).set(id, session)
       keep(session)
       return id

@@ -168,8 +168,10 @@ export class Tables implements Carrier {
     this.session = session
   }
 
-  forget(asker: Asker): void {
-    if (this.asks.take(asker.slot, asker.use) !== undefined) cancel(this, asker)
+  /** Where its time is up the other side knows that by itself, as soon as it has the question. */
+  forget(asker: Asker, interrupted: boolean): void {
+    if (this.asks.take(asker.slot, asker.use) === undefined) return
+    if (interrupted || (asker.cargo instanceof Bulk && !asker.cargo.over)) cancel(this, asker)
   }
 }
 

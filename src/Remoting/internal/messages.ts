@@ -616,6 +616,7 @@ export class Messages {
     if (exit !== undefined) return answer(exit)
     serving.set(low, asker)
     asker.carrier = { forget: () => fiber.interruptUnsafe() }
+    this.options.timeouts.add(timeout, asker)
     fiber.addObserver(answer)
   }
 
