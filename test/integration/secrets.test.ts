@@ -223,7 +223,7 @@ describe("secrets are said nowhere", () => {
     Effect.gen(function*() {
       const slips: ReadonlyArray<(secret: string) => Effect.Effect<unknown, unknown>> = [
         (secret) => Effect.logTrace("the secret", { secret }),
-        (secret) => Effect.fail(new Error(`bad ${secret}`)),
+        (secret) => Effect.fail({ message: `bad ${secret}` }),
         (secret) => Effect.die({ key: Buffer.from(secret) }),
         (secret) => Effect.annotateCurrentSpan("secret", secret),
         (secret) => Effect.annotateLogs(Effect.logDebug("x"), { secret }),
