@@ -114,7 +114,8 @@ export class ActorContext extends Context.Service<ActorContext, {
   readonly fork: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /**
    * Lets another actor answer this message's asker: `context.forward(other.ask.Get())`. Ways in which that ask fails reach the
-   * asker as such. Does not hold the mailbox.
+   * asker as such: `ActorStopped` with the other's name, and `NodeUnreachable` as `Unknown`, because this actor has handled the message.
+   * Does not hold the mailbox; limited by `reentrancy.maxInFlight` as `fork` is.
    */
   readonly forward: <A, E, R>(
     ask: Effect.Effect<A, E | AskError, R>

@@ -128,7 +128,8 @@ class Routees {
 const depth = (ref: Ref): number =>
   ref.cell === undefined ? 0 : ref.cell.depth + (ref.cell.worker === undefined ? 0 : 1)
 
-const stopped = (error: unknown): boolean => error instanceof ActorStopped
+/** Has this very routee stopped? That of another actor is how a forwarded ask ends: it was handled. */
+const stopped = (error: unknown, { name }: Ref): boolean => error instanceof ActorStopped && error.name === name
 
 /** Sends to the chosen one; if that has stopped for good, leaves it out and chooses again. */
 const toOne = (name: string, routees: Routees, message: Waiting, send: Send): AnyEffect =>
@@ -136,7 +137,7 @@ const toOne = (name: string, routees: Routees, message: Waiting, send: Send): An
     ref === undefined
       ? Effect.fail(new ActorStopped({ name }))
       : Effect.catch(send(ref), (error) => {
-        if (!stopped(error)) return Effect.fail(error)
+        if (!stopped(error, ref)) return Effect.fail(error)
         routees.drop(ref)
         return toOne(name, routees, message, send)
       }))
@@ -151,7 +152,7 @@ const toAllFirst = (name: string, routees: Routees, send: Send): AnyEffect =>
 
 /** One that has stopped is left out the next time. */
 const dropping = (routees: Routees, ref: Ref, send: Send): AnyEffect =>
-  Effect.tapError(send(ref), (error) => Effect.sync(() => stopped(error) && routees.drop(ref)))
+  Effect.tapError(send(ref), (error) => Effect.sync(() => stopped(error, ref) && routees.drop(ref)))
 
 /** Tells all, also past one that fails. */
 const toAll = (name: string, routees: Routees, send: Send): AnyEffect =>
@@ -161,7 +162,7 @@ const toAll = (name: string, routees: Routees, send: Send): AnyEffect =>
     const tell = (ref: Ref) =>
       Effect.catch(dropping(routees, ref, send), (error) =>
         Effect.sync(() => {
-          if (failed === Effect.void && !stopped(error)) failed = Effect.fail(error)
+          if (failed === Effect.void && !stopped(error, ref)) failed = Effect.fail(error)
         }))
     return Effect.andThen(Effect.forEach([...routees.list], tell, { discard: true }), Effect.suspend(() => failed))
   })
@@ -217,7 +218,7 @@ const streamFromOne = (name: string, routees: Routees, message: Waiting, send: S
     return send(ref).pipe(
       Stream.tap(() => Effect.sync(() => void (begun = true))),
       Stream.catch((error) => {
-        if (!stopped(error)) return Stream.fail(error)
+        if (!stopped(error, ref)) return Stream.fail(error)
         routees.drop(ref)
         return begun ? Stream.fail(error) : streamFromOne(name, routees, message, send)
       })
@@ -230,7 +231,10 @@ const streamFromFirst = (name: string, routees: Routees, interval: number, send:
     order.length === 0
       ? Stream.fail(new ActorStopped({ name }))
       : Stream.raceAll(...order.map((ref, index) => {
-        const stream = Stream.tapError(send(ref), (error) => Effect.sync(() => stopped(error) && routees.drop(ref)))
+        const stream = Stream.tapError(
+          send(ref),
+          (error) => Effect.sync(() => stopped(error, ref) && routees.drop(ref))
+        )
         return interval * index === 0
           ? stream
           : Stream.unwrap(Effect.delay(Effect.succeed(stream), Duration.millis(interval * index)))

@@ -1,6 +1,6 @@
 // What a behaviour can do to its own actor: become, stash, timers, watch, pipeTo, fork, forward, receive timeout.
 import { assert, describe, it } from "@effect/vitest"
-import { Actor, ActorContext, type ActorRef, ActorSystem } from "effect-troupe/Actor"
+import { Actor, ActorContext, type ActorRef, ActorSystem, Router } from "effect-troupe/Actor"
 import { Cause, Clock, Context, Deferred, Effect, Fiber, Layer, Logger, References, Schema } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
@@ -343,6 +343,9 @@ const Desk = Actor.make("Desk", {
   protocol: [
     Rpc.make("Relay", { success: Schema.String }),
     Rpc.make("RelaySlow", { success: Schema.String }),
+    Rpc.make("Keep"),
+    Rpc.make("RelayKept", { success: Schema.String }),
+    Rpc.make("Relayed", { success: Schema.Int }),
     Rpc.make("Long", { payload: { millis: Schema.Int }, success: Schema.Int }),
     Rpc.make("Held", { payload: { millis: Schema.Int }, success: Schema.Int }),
     Rpc.make("Count", { success: Schema.Int }),
@@ -359,10 +362,18 @@ const desk = (options?: Actor.BehaviorOptions<"Long" | "Held">, log: Array<strin
       const system = yield* ActorSystem.ActorSystem
       const fetched: Array<string> = []
       let count = 0
+      let relayed = 0
+      let kept: ActorRef.ActorRef<typeof Plain extends Actor.Kind<infer Rpcs, infer _> ? Rpcs : never> | undefined
       const other = Effect.orDie(system.actorOf(Plain, "other"))
       return Desk.of({
         Relay: () => Effect.flatMap(other, (ref) => context.forward(ref.ask.Ping())),
         RelaySlow: () => Effect.flatMap(other, (ref) => context.forward(ref.ask.Slow({ timeout: "100 millis" }))),
+        Keep: () => Effect.map(other, (ref) => void (kept = ref)),
+        RelayKept: () => {
+          relayed++
+          return context.forward(kept!.ask.Ping())
+        },
+        Relayed: () => Effect.sync(() => relayed),
         Long: ({ millis }) => context.fork(Effect.as(Effect.sleep(millis), millis)),
         Held: ({ millis }) => Effect.as(Effect.sleep(millis), millis),
         Count: () => Effect.sync(() => ++count),
@@ -474,6 +485,25 @@ describe("beside the mailbox", () => {
         yield* TestClock.adjust("1 second")
         yield* system.stop(other)
         assert.strictEqual(yield* ref.ask.Count(), 2)
+      })
+    ))
+
+  it.effect("an ask that was forwarded to an actor that is gone fails as that one's, and is not handled a second time", () =>
+    on(Layer.mergeAll(desk(), plain))((system) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Desk, "d")
+        const other = yield* system.spawn(Plain, "other")
+        yield* ref.ask.Keep()
+        yield* system.stop(other)
+        const direct = yield* Effect.flip(ref.ask.RelayKept())
+        assert.strictEqual(direct._tag === "ActorStopped" && direct.name, "other")
+        assert.strictEqual(yield* ref.ask.Relayed(), 1)
+
+        const group = Router.group("g", [ref], { strategy: "roundRobin" })
+        const routed = yield* Effect.flip(group.ask.RelayKept())
+        assert.strictEqual(routed._tag === "ActorStopped" && routed.name, "other")
+        assert.strictEqual(yield* ref.ask.Relayed(), 2)
+        assert.strictEqual((yield* group.routees).length, 1)
       })
     ))
 

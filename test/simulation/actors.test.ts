@@ -254,6 +254,55 @@ describe("actors across nodes", () => {
       assert.strictEqual((yield* world.run(Effect.flip(spawn)))._tag, "NameTaken")
     }))
 
+  it.effect("an ask of an actor elsewhere that forwards to one that is gone or cut off is handled once, and says so", () => {
+    const relayed: Array<string> = []
+    const Relay = Actor.make("Relay", {
+      protocol: [Rpc.make("Ping", { success: Schema.String })],
+      props: { to: Schema.String }
+    })
+    const RelayLive = Relay.toLayer(Effect.gen(function*() {
+      const context = yield* ActorContext.ActorContext
+      const system = yield* ActorSystem.ActorSystem
+      const { to } = yield* Relay.props
+      const target = yield* system.actorOf(Target, to)
+      return Relay.of({
+        Ping: () => {
+          relayed.push(to)
+          return context.forward(target.ask.Ping())
+        }
+      })
+    }))
+    return Effect.gen(function*() {
+      const world = yield* Simulation.make({
+        seed: 18,
+        kinds: Layer.mergeAll(TargetLive, RelayLive),
+        dataCenters: { "us-east-1": { nodes: 3 } }
+      })
+      yield* world.awaitReady
+      const [a, b, c] = [0, 1, 2].map((index) => world.node("us-east-1", index))
+      const spawn = (name: string, on: string) => a!.system.spawnOn(Target, name, { on, relocatable: false })
+      const gone = yield* world.run(spawn("gone", c!.id))
+      yield* world.run(spawn("far", c!.id))
+      const refs = yield* Effect.forEach(
+        ["gone", "far"],
+        (to) => world.run(a!.system.spawnOn(Relay, `to-${to}`, { on: b!.id, props: { to } }))
+      )
+      assert.strictEqual(yield* world.run(refs[0]!.ask.Ping()), "pong")
+      yield* world.run(a!.system.stop(gone))
+      relayed.length = 0
+      const first = yield* world.run(Effect.flip(refs[0]!.ask.Ping({ timeout: "20 seconds" })))
+      assert.strictEqual(first._tag === "ActorStopped" && first.name, "gone")
+      yield* world.partition([b!.id], [c!.id])
+      yield* TestClock.adjust("5 seconds")
+      const second = yield* world.run(Effect.flip(refs[1]!.ask.Ping({ timeout: "20 seconds" })))
+      assert.isTrue(
+        second._tag === "AskTimeout" || (second._tag === "NodeUnreachable" && second.outcome === "Unknown"),
+        second.message
+      )
+      assert.deepStrictEqual(relayed, ["gone", "far"])
+    })
+  })
+
   it.effect("a handler on another node continues its asker's trace, where its kind asks for spans", () => {
     const spans: Array<Tracer.Span> = []
     const tracer = Tracer.make({

@@ -5,7 +5,7 @@ import type { Kind } from "../Actor.ts"
 import type { ActorContext, BecomeOptions, Terminated, Timers } from "../ActorContext.ts"
 import type { ActorRef } from "../ActorRef.ts"
 import type { OptionsArgument, PropsOption } from "../ActorSystem.ts"
-import { type AskError, MailboxFull, type StartError } from "../errors.ts"
+import { type AskError, HandlerFailed, MailboxFull, NodeUnreachable, type StartError } from "../errors.ts"
 import type { Cell, HandlerTable } from "./Cell.ts"
 import { propsCodec } from "./codecs.ts"
 import { Forwarded } from "./Envelope.ts"
@@ -172,7 +172,13 @@ export class ContextOfCell implements Api {
   forward<A, E, R>(ask: Effect.Effect<A, E | AskError, R>): Effect.Effect<A, Exclude<E, AskError>, R> {
     const relayed = Effect.catch(
       ask,
-      (error) => isAskError(error) ? Effect.die(new Forwarded(error)) : Effect.fail(error as Exclude<E, AskError>)
+      (error) =>
+        isAskError(error)
+          // Before the fiber ends: its worker has the message still.
+          ? Effect.withFiber<never>((fiber) =>
+            Effect.die(new Forwarded(asHandled(error, this.name, this.cell.workerOf(fiber)?.current?.tag ?? "")))
+          )
+          : Effect.fail(error as Exclude<E, AskError>)
     )
     return this.fork(relayed)
   }
@@ -303,6 +309,14 @@ export class ContextOfCell implements Api {
     ))
   }
 }
+
+/** This actor has handled the message: its asker must not take it for one that went astray, and repeat it. */
+const asHandled = (error: AskError, name: string, request: string): AskError =>
+  error._tag === "NodeUnreachable" && error.outcome === "NotSent"
+    ? new NodeUnreachable({ node: error.node, outcome: "Unknown", reason: error.reason })
+    : error._tag === "ActorStopped" && error.name === name
+    ? new HandlerFailed({ name, request, reason: "the actor of its own name that it forwarded to has stopped" })
+    : error
 
 const askErrors = new Set([
   "ActorStopped",

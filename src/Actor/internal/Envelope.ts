@@ -245,7 +245,7 @@ export class Asked<A> extends Deadline implements Question {
 
   /** its actor takes no messages any more, so it was certainly not handled */
   get stopped(): boolean {
-    return this.refused?._tag === "ActorStopped"
+    return this.refused?._tag === "ActorStopped" && this.refused.name === this.name
   }
 
   expire(): void {

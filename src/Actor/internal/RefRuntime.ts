@@ -27,9 +27,10 @@ const askBackoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spa
   Schedule.jittered
 )
 
-/** Did this message certainly not reach its actor because of where it was sent? */
-const strayed = (error: TellError | AskError): boolean =>
-  error._tag === "ActorStopped" || (error._tag === "NodeUnreachable" && error.outcome === "NotSent")
+/** Did a message to that name certainly not reach it because of where it was sent? Another's end is what an actor forwarded to. */
+const strayed = (error: TellError | AskError, name: string): boolean =>
+  (error._tag === "ActorStopped" && error.name === name) ||
+  (error._tag === "NodeUnreachable" && error.outcome === "NotSent")
 
 /** `Delivery` fails with typed errors only. */
 const failureOf = <E>(exit: Exit.Failure<unknown, E>): E => Cause.squash(exit.cause) as E
@@ -87,7 +88,7 @@ export class RefRuntime {
       return Effect.catch(
         this.delivery.tell(address, message),
         (error) =>
-          left === 0 || !strayed(error) ? Effect.fail(error) : Effect.matchEffect(this.again(ref, address), {
+          left === 0 || !strayed(error, ref.name) ? Effect.fail(error) : Effect.matchEffect(this.again(ref, address), {
             onFailure: () => Effect.fail(error),
             onSuccess: (next) => samePlacement(next, address) ? Effect.fail(error) : attempt(left - 1)
           })
@@ -99,7 +100,7 @@ export class RefRuntime {
   /** A tell to another node in its simplest case; undefined where it is not that simple, and nothing has happened. */
   tryTell(ref: Ref, message: Message): Exit.Exit<void, TellError> | undefined {
     const exit = this.delivery.tryTell?.(ref, message)
-    return exit === undefined || (Exit.isFailure(exit) && strayed(failureOf(exit))) ? undefined : exit
+    return exit === undefined || (Exit.isFailure(exit) && strayed(failureOf(exit), ref.name)) ? undefined : exit
   }
 
   /** An ask to another node in its simplest case; false where it is not that simple, and nothing has happened. */
@@ -109,7 +110,7 @@ export class RefRuntime {
 
   /** What to do with an ask that was refused: to look for its actor anew, where that may help. */
   refused(asker: RefAsker, address: ActorAddress, error: AskError): Effect.Effect<unknown, unknown> {
-    if (!strayed(error)) return Exit.fail(error)
+    if (!strayed(error, asker.ref.name)) return Exit.fail(error)
     // where it was refused at once, its time has not begun to run
     const deadline = asker.due === 0 ? this.host.timeouts.now() + asker.timeout : asker.due
     return Effect.flatten(this.askAgain(asker.ref, asker, asker.timeout, deadline, address, error))
@@ -121,7 +122,7 @@ export class RefRuntime {
     const address = ref.address
     return this.delivery.ask(address, message, timeout).pipe(
       Effect.catch((error) =>
-        strayed(error) ? this.askAgain(ref, message, timeout, deadline, address, error) : Effect.fail(error)
+        strayed(error, ref.name) ? this.askAgain(ref, message, timeout, deadline, address, error) : Effect.fail(error)
       ),
       Effect.flatMap((exit) => exit)
     )
@@ -174,7 +175,7 @@ export class RefRuntime {
           return Effect.catch(this.delivery.ask(next, message, left()), (error) => {
             last = error
             inFlight = false
-            return strayed(error) ? attempt : Effect.fail(error)
+            return strayed(error, ref.name) ? attempt : Effect.fail(error)
           })
         }
       })
