@@ -18,6 +18,7 @@ import { SystemEvents } from "../Actor/SystemEvents.ts"
 import { Entropy } from "./Entropy.edge.ts"
 import { partsCapability } from "./internal/bulk.ts"
 import { Calls } from "./internal/calls.ts"
+import { deflateCapability } from "./internal/compression.ts"
 import { relaying, sharedAddress } from "./internal/handshake.ts"
 import { compactCapability, Messages, noRoom } from "./internal/messages.ts"
 import { Peers } from "./internal/peers.ts"
@@ -28,7 +29,7 @@ import { Transport } from "./Transport.ts"
 export type { RemotingOptions, RemotingSettings } from "./Settings.ts"
 
 /** What this node understands beyond the protocol's version; a session uses what its peer has named too. */
-const capabilities: ReadonlyArray<string> = [partsCapability, compactCapability]
+const capabilities: ReadonlyArray<string> = [partsCapability, compactCapability, deflateCapability]
 
 /** What a call waits for an answer unless it says otherwise. */
 export const defaultCallTimeout = Duration.seconds(5)

@@ -49,6 +49,10 @@ export const settings = Settings.group("remoting", {
    * an address, a range like `10.0.0.0/8`; `*` is every host. Names are compared as they are, not looked up.
    */
   dialHosts: Settings.texts({ env: "TROUPE_DIAL_HOSTS", default: ["*"] }),
+  /** messages to which nodes are deflated: `none`, those of `otherDataCenters`, or `all`. Every node takes deflated ones. */
+  compression: Settings.text({ env: "TROUPE_COMPRESSION", default: "none" }),
+  /** frames below that are not, in bytes */
+  compressionThreshold: Settings.int({ env: "TROUPE_COMPRESSION_THRESHOLD", default: 1024, minimum: 64 }),
   /** from dialing to a connection */
   dialTimeout: Settings.duration({ env: "TROUPE_DIAL_TIMEOUT", default: "3 seconds", minimum: 1 }),
   /** from a connection to a known peer */
@@ -75,11 +79,16 @@ export type RemotingSettings = Effect.Success<ReturnType<Decode>>
 export const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host)
 
-/** The rules that span settings. */
+const compressions: ReadonlyArray<string> = ["none", "otherDataCenters", "all"]
+
+/** What no single setting says by itself. */
 const checked = (values: RemotingSettings): Effect.Effect<RemotingSettings, SettingInvalid> =>
   Effect.suspend(() => {
     const bad = (setting: string, reason: string) =>
       Effect.fail(new SettingInvalid({ setting: `remoting.${setting}`, reason }))
+    if (!compressions.includes(values.compression)) {
+      return bad("compression", `is not one of ${compressions.join(", ")}`)
+    }
     if (values.secret === undefined && values.previousSecret !== undefined) {
       return bad("previousSecret", "needs a secret that replaces it")
     }

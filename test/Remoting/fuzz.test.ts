@@ -9,10 +9,11 @@ import { Node } from "../../src/Actor/Node.ts"
 import { Calls } from "../../src/Remoting/internal/calls.ts"
 import { Framer } from "../../src/Remoting/internal/framer.ts"
 import * as Handshake from "../../src/Remoting/internal/handshake.ts"
+import { Bulk } from "../../src/Remoting/internal/bulk.ts"
 import { Messages } from "../../src/Remoting/internal/messages.ts"
 import { Buffers, Session } from "../../src/Remoting/internal/session.ts"
 import { Turns } from "../../src/Remoting/internal/turns.ts"
-import { Malformed } from "../../src/Remoting/internal/wire.ts"
+import { Malformed, Writer } from "../../src/Remoting/internal/wire.ts"
 import { Remoting } from "../../src/Remoting/Remoting.ts"
 import type { Connection } from "../../src/Remoting/Transport.ts"
 import { layerRecorders, Recorder, RecorderNext, Recorders } from "../../src/Testing/DeliveryContract.ts"
@@ -104,8 +105,6 @@ const conversation = Effect.gen(function*() {
     yield* delivery.ask(at("y"), { kind, tag: "Parse", payload: { text: "42" } }, 5000)
     yield* delivery.ask(at("y"), { kind, tag: "Parse", payload: { text: "forty" } }, 5000)
   }
-  // a large one, of two parts: its first piece and its last
-  yield* delivery.tell(at("z"), { kind: Recorder, tag: "Put", payload: { n: 2, text: "x".repeat(70_000) } })
   // what an outsider says that wants to be carried on, and what becomes of who shows a bad certificate
   const asking = { ...config({ secrets: ["s"], insecure: false }), self: { ...identity("a"), relay: "node-7:7000" } }
   const [waiting, hello] = Handshake.dial(asking)
@@ -121,6 +120,19 @@ const conversation = Effect.gen(function*() {
   yield* Context.get(a, Remoting).call(at("x").node, Group, "Fuzz", { items, any: { deep: [[[1, "x"]]] } })
   return seen
 }).pipe(Effect.scoped)
+
+/** The same batches as if they were large: in two parts, of a piece each. */
+const inPieces = (seen: ReadonlyArray<Uint8Array>): ReadonlyArray<Uint8Array> =>
+  seen.filter((frame) => frame[0] === Handshake.FrameType.Data).flatMap((batch) => {
+    const bulk = new Bulk(batch.subarray(1), new Uint8Array(0), [Uint8Array.of(120, 120, 120)], 0, () => {})
+    const pieces: Array<Uint8Array> = []
+    while (!bulk.over) {
+      const writer = new Writer().byte(Handshake.FrameType.Chunk)
+      bulk.write(writer)
+      pieces.push(writer.take())
+    }
+    return pieces
+  })
 
 const identity = (id: string): Handshake.Identity => ({
   system: "test",
@@ -157,8 +169,10 @@ describe("frames that went wrong", () => {
     "never throw, never reach an actor as what they are not, and end their own session at most",
     () =>
       Effect.gen(function*() {
-        const seen = yield* conversation
-        assert.isTrue(seen.length >= 8)
+        const said = yield* conversation
+        assert.isTrue(said.length >= 8)
+        const pieces = inPieces(said)
+        const seen = [...said, ...pieces]
         const pick = generator(20_260_101)
         const context = yield* Effect.context<never>()
         const recorders = yield* Recorders
@@ -234,7 +248,7 @@ describe("frames that went wrong", () => {
           const session = open()
           session.take(seen.filter((one) => one[0] === Handshake.FrameType.Data).slice(0, pick(3)))
           const before = recorders.received.length
-          session.take([frame])
+          session.take(pick(4) === 0 ? [pieces[pick(pieces.length)]!, frame] : [frame])
           check(recorders.received.length - before <= frame.length)
           idle()
           if (session.over === undefined) lived++

@@ -41,7 +41,8 @@ export const FrameType = {
   Control: 19,
   Credit: 20,
   Kinds: 21,
-  Chunk: 22
+  Chunk: 22,
+  Deflated: 23
 } as const
 
 /** What a side says about itself. */

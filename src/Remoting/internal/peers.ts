@@ -12,6 +12,7 @@ import type { SystemEvents } from "../../Actor/SystemEvents.ts"
 import { type RemotingSettings, secretsOf } from "../Settings.ts"
 import type { Connection, Transport } from "../Transport.ts"
 import { describe, greet, type GreetingError, isUnanswered, type Met } from "./greeting.ts"
+import { deflateFrom } from "./compression.ts"
 import * as Handshake from "./handshake.ts"
 import { Buffers, Session, type SessionOptions } from "./session.ts"
 import { type Gateways, Reach } from "./reach.ts"
@@ -440,6 +441,7 @@ export class Peers {
       dialed,
       number: ++this.sessions,
       outboxBytes: settings.outboxBytes,
+      deflateFrom: deflateFrom(settings, self, peer),
       buffers: this.buffers,
       turns: this.turns,
       now: () => this.now(),

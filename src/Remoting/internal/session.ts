@@ -9,6 +9,7 @@ import { Effect } from "effect"
 import { NodeUnreachable } from "../../Actor/errors.ts"
 import type { Connection } from "../Transport.ts"
 import { Assembly, type Bulk, Pace, pieceBufferBytes } from "./bulk.ts"
+import { deflateCapability, Deflater, unpack } from "./compression.ts"
 import { FrameType, type Identity, readKinds, share } from "./handshake.ts"
 import type { Turns } from "./turns.ts"
 import { Malformed, Reader, Writer } from "./wire.ts"
@@ -46,6 +47,8 @@ export interface SessionOptions {
   readonly dialed: boolean
   /** number of this session in its node, from 1 */
   readonly number: number
+  /** frames of messages to that peer are deflated from that size on, in bytes; undefined: none is */
+  readonly deflateFrom?: number | undefined
   /** bytes of messages that may wait here before `hasRoom` is false */
   readonly outboxBytes: number
   /** milliseconds, monotonic */
@@ -78,6 +81,7 @@ export class Session {
   private sealed: Array<Uint8Array> = []
   private bulks: Array<Bulk> = []
   private readonly pace: Pace
+  private readonly deflater: Deflater | undefined
   /** the large message that is coming in */
   private readonly assembly: Assembly
   /** buffers that the transport has until nothing is unsent */
@@ -109,6 +113,10 @@ export class Session {
     this.credit = options.peer.windowBytes
     this.pace = new Pace(options.peer.windowBytes / 2)
     this.assembly = new Assembly(options.self.maxFrameBytes)
+    const { deflateFrom } = options
+    this.deflater = deflateFrom !== undefined && this.supports(deflateCapability)
+      ? new Deflater(deflateFrom)
+      : undefined
     this.connection.onIdle(() => this.idle())
   }
 
@@ -234,8 +242,15 @@ export class Session {
     this.credit -= batch.length
     this.leftBatch++
     this.pace.others()
-    this.connection.offer(batch, frontBytes)
-    this.lent.push(new Uint8Array(batch.buffer))
+    this.hand(batch, new Uint8Array(batch.buffer))
+  }
+
+  /** To the transport, which has the buffer from then on; packed where that helps. */
+  private hand(frame: Uint8Array, buffer: Uint8Array): void {
+    const packed = this.deflater?.pack(frame, frontBytes)
+    this.connection.offer(packed ?? frame, frontBytes)
+    if (packed === undefined) this.lent.push(buffer)
+    else this.options.buffers.give(buffer)
   }
 
   /** Queues a large message behind those before it. */
@@ -264,8 +279,7 @@ export class Session {
     this.bulkBytes -= bulk.left - left
     const piece = writer.buffer.subarray(frontBytes, writer.length)
     this.credit -= piece.length
-    this.connection.offer(piece, frontBytes)
-    this.lent.push(writer.buffer)
+    this.hand(piece, writer.buffer)
     if (bulk.over) this.finishBulk(bulk)
     if (this.pace.left(piece.length, this.bulks.length === 0)) this.ping()
     return true
@@ -339,6 +353,8 @@ export class Session {
           this.unsettled += frame.length
           this.checkWindow()
           return this.onPiece(reader, frame.length)
+        case FrameType.Deflated:
+          return this.onFrame(unpack(reader, this.options.self.maxFrameBytes))
         case FrameType.Control:
           return this.options.onControl(this, reader)
         case FrameType.Ping:
