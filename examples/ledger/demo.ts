@@ -228,6 +228,12 @@ const run = Effect.fnUntraced(function*(path: string, choice: ControlPlaneChoice
   const expected = fold(yield* FileSystem.FileSystem.use((files) => files.readFileString(path)))
   const ends = apart === undefined ? undefined : yield* apart.leave
   if (killed !== undefined && ends !== undefined) yield* showKilled(killed, ends, half, [...tallies.values()])
+  for (const [index, { dataCenter, id, output }] of (apart?.processes ?? []).entries()) {
+    if (ends![index] === 0 || id === killed?.process.id) continue
+    yield* Console.error(
+      `\n${dataCenter} ${id} ended with ${ends![index]}:\n${output().split("\n").slice(-20).join("\n")}`
+    )
+  }
   const orderly = ends?.filter((end) => end === 0).length ?? 0
   yield* compare(
     ledger,

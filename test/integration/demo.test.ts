@@ -55,7 +55,7 @@ describe("npm run demo", () => {
   }
 
   it("runs each node as a process on SQLite files, and loses no cent when one is killed halfway", () => {
-    const run = demo(["--processes", "--input", shorter(1_500)])
+    const run = demo(["--processes", "--input", shorter(1_000)])
     assertGood(run)
     assert.match(run.output, /^(us-east|eu-west)-1 [a-f] was killed after \d+ transfers/m)
     const [, accounts] = /^ {2}.* until the last of its (\d+) accounts answered elsewhere/m.exec(run.output) ?? []
