@@ -24,6 +24,12 @@ const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const shortWrite = 24
 const shortRead = 12
 
+const varintBytes = (value: number): number => {
+  let bytes = 1
+  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++
+  return bytes
+}
+
 const writeText = (out: Writer, value: unknown): void => {
   if (typeof value !== "string") throw unfit
   const { length } = value
@@ -52,9 +58,11 @@ const writeText = (out: Writer, value: unknown): void => {
     out.length = at + bytes
     return
   }
-  out.length = head
-  const moved = out.varint(bytes * 2).length
+  const moved = head + varintBytes(bytes * 2)
+  // before the longer length in front overwrites its beginning
   if (moved !== at) out.buffer.copyWithin(moved, at, at + bytes)
+  out.length = head
+  out.varint(bytes * 2)
   out.length = moved + bytes
 }
 

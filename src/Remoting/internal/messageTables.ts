@@ -80,11 +80,16 @@ export interface InKind {
   readonly mode: Mode
 }
 
-/** A message that the peer may send, and what this node knows of it; looked up anew where the kind is registered anew. */
+/** A message that the peer may send, and what this node knows of it; looked up anew when kinds are registered or withdrawn. */
 export class InTag {
   readonly kind: InKind
   readonly tag: string
+  /** those in which it was looked up */
+  kinds: ReadonlyMap<string, KindDefinition> | undefined = undefined
   definition: KindDefinition | undefined = undefined
+  /** are both sides' schemas the same? */
+  same = false
+  /** undefined, with the codecs: it cannot be understood */
   message: MessageDefinition | undefined = undefined
   payload: Codec | undefined = undefined
   success: Codec | undefined = undefined
@@ -94,15 +99,14 @@ export class InTag {
     this.tag = tag
   }
 
-  /** False: it is not in that definition. */
-  learn(definition: KindDefinition): boolean {
-    const message = definition.messages.get(this.tag)
-    if (message === undefined) return false
-    this.definition = definition
-    this.message = message
-    this.payload = codecOf(message.payload, this.kind.mode)
-    this.success = codecOf(message.success, this.kind.mode)
-    return true
+  learn(kinds: ReadonlyMap<string, KindDefinition>): void {
+    const { fingerprint, mode, name } = this.kind
+    this.kinds = kinds
+    const definition = this.definition = kinds.get(name)
+    this.same = definition?.fingerprint === fingerprint
+    const message = this.message = mode === "evolving" || this.same ? definition?.messages.get(this.tag) : undefined
+    this.payload = message === undefined ? undefined : codecOf(message.payload, mode)
+    this.success = message === undefined ? undefined : codecOf(message.success, mode)
   }
 }
 

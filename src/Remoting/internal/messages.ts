@@ -486,31 +486,38 @@ export class Messages {
   }
 
   /** The payload, from `start` to where the reader is, as this node's own definition has it; or why it can't be. */
-  private decode(tables: Tables, { address }: InTarget, tag: InTag, reader: Reader, start: number): unknown {
+  private decode(tables: Tables, target: InTarget, tag: InTag, reader: Reader, start: number): unknown {
     const { beside } = tables
     tables.beside = undefined
-    const { kind } = tag
-    const definition = this.options.kinds().get(kind.name)
-    if (definition === undefined) return new Undeliverable("NoSuchActor", new ActorStopped({ name: address.name }))
-    const what = () => `${kind.name}.${tag.tag}`
-    const same = kind.fingerprint === definition.fingerprint
-    const mismatch = () =>
-      new Undeliverable(
-        "Undecodable",
-        new ProtocolMismatch({ what: what(), ours: kind.fingerprint, theirs: definition.fingerprint })
-      )
-    if ((kind.mode !== "evolving" && !same) || (tag.definition !== definition && !tag.learn(definition))) {
-      return mismatch()
-    }
+    const kinds = this.options.kinds()
+    if (tag.kinds !== kinds) tag.learn(kinds)
+    const { message, payload } = tag
+    if (message === undefined || payload === undefined) return this.unknown(tag, target)
     try {
-      const rest = read(tag.payload!, reader, start)
-      return beside === undefined ? rest : attach(placesOf(tag.message!.payload), rest, beside.names, beside.parts)
+      const rest = read(payload, reader, start)
+      return beside === undefined ? rest : attach(placesOf(message.payload), rest, beside.names, beside.parts)
     } catch (error) {
       // where the protocols differ, the difference is the reason
-      return same
-        ? new Undeliverable("Undecodable", new InvalidData({ what: what(), reason: reasonOf(error) }))
-        : mismatch()
+      return tag.same
+        ? new Undeliverable(
+          "Undecodable",
+          new InvalidData({ what: `${tag.kind.name}.${tag.tag}`, reason: reasonOf(error) })
+        )
+        : this.unknown(tag, target)
     }
+  }
+
+  private unknown({ definition, kind, tag }: InTag, { address }: InTarget): Undeliverable {
+    return definition === undefined
+      ? new Undeliverable("NoSuchActor", new ActorStopped({ name: address.name }))
+      : new Undeliverable(
+        "Undecodable",
+        new ProtocolMismatch({
+          what: `${kind.name}.${tag}`,
+          ours: kind.fingerprint,
+          theirs: definition.fingerprint
+        })
+      )
   }
 
   private deadLetter(target: InTarget, tag: string, reason: DeadLetterReason) {
@@ -536,16 +543,27 @@ export class Messages {
       return true
     }
     const message = new Brought(tag.definition!, tag.tag, payload, trace)
-    const { delivery, runFork } = this.options
-    const tried = delivery.tryTell?.(target, message)
+    const tried = this.options.delivery.tryTell?.(target, message)
     if (tried !== undefined && Exit.isSuccess(tried)) return true
+    return this.tellSlowly(session, target, message, tried, bytes)
+  }
+
+  /** A message that did not go straight in. */
+  private tellSlowly(
+    session: Session,
+    target: InTarget,
+    message: Message,
+    tried: Exit.Exit<void, TellError> | undefined,
+    bytes: number
+  ): boolean {
+    const { delivery, runFork } = this.options
     const done = (exit: Exit.Exit<void, TellError>) => {
       if (Exit.isSuccess(exit)) return
       const error = Exit.findErrorOption(exit)
       const stopped = error._tag === "None" || error.value._tag === "ActorStopped"
       this.deadLetter(
         target,
-        tag.tag,
+        message.tag,
         stopped ? "ActorStopped" : error.value._tag === "MailboxFull" ? "MailboxOverflow" : "Undecodable"
       )
       if (stopped) this.gone(session, target)
@@ -588,7 +606,7 @@ export class Messages {
   ): void {
     const { high, low } = reader
     const { serving } = tables
-    if (serving.has(low)) throw new Malformed("an ask came twice")
+    if (serving.size > 0 && serving.has(low)) throw new Malformed("an ask came twice")
     const { trace } = tables
     tables.trace = undefined
     const payload = serving.size >= maxServing
@@ -601,12 +619,14 @@ export class Messages {
     const asker = new RemoteAsker(this, session, tables, tag, payload, trace, target.address.name, timeout)
     asker.slot = low
     asker.use = high
-    const { delivery, runFork } = this.options
-    if (delivery.tryAsk?.(target, asker) === true) {
+    if (this.options.delivery.tryAsk?.(target, asker) === true) {
       if (!asker.over) serving.set(low, asker)
-      return
-    }
-    const fiber = runFork(delivery.ask(target.address, asker, timeout))
+    } else this.askSlowly(tables, target, asker)
+  }
+
+  private askSlowly({ serving }: Tables, target: InTarget, asker: Asker): void {
+    const { delivery, runFork } = this.options
+    const fiber = runFork(delivery.ask(target.address, asker, asker.timeout))
     const answer = (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => {
       if (Exit.isSuccess(exit)) return asker.reply(exit.value)
       const error = Exit.findErrorOption(exit)
@@ -614,9 +634,9 @@ export class Messages {
     }
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) return answer(exit)
-    serving.set(low, asker)
+    serving.set(asker.slot, asker)
     asker.carrier = { forget: () => fiber.interruptUnsafe() }
-    this.options.timeouts.add(timeout, asker)
+    this.options.timeouts.add(asker.timeout, asker)
     fiber.addObserver(answer)
   }
 

@@ -170,6 +170,26 @@ export class Reader {
 
   /** Reads a number of 40 bits into `low` and `high`. */
   number(): void {
+    const { bytes, position } = this
+    if (position + 6 <= this.limit) {
+      // as this side writes them
+      const a = bytes[position]!
+      const b = bytes[position + 1]!
+      const c = bytes[position + 2]!
+      const d = bytes[position + 3]!
+      const e = bytes[position + 4]!
+      const f = bytes[position + 5]!
+      if ((a & b & c & d & e) >= 0x80 && f < 0x20) {
+        this.low = (a & 0x7f) | ((b & 0x7f) << 7) | ((c & 3) << 14)
+        this.high = ((c & 0x7c) >> 2) | ((d & 0x7f) << 5) | ((e & 0x7f) << 12) | (f << 19)
+        this.position = position + 6
+        return
+      }
+    }
+    this.anyNumber()
+  }
+
+  private anyNumber(): void {
     let low = 0
     let high = 0
     for (let i = 0; i < 8; i++) {
