@@ -68,8 +68,9 @@ export interface BehaviorOptions<Tag extends string = string> {
   } | undefined
   /**
    * When an actor gives up its behaviour until its next message: after being idle, after that many messages, or as the least
-   * recently used when more than `cap` of its kind are live on this node. Name, props and mailbox stay; state does not. Actors
-   * with live children are passed over. Default: never.
+   * recently used when more than `cap` of its kind are live on this node. Name, props and mailbox stay; state, timers and watches do
+   * not. Passed over are those that have something going: live children, stashed messages, open streams, messages beside the
+   * mailbox, a `pipeTo` under way, or `keepAwake`. Default: never.
    */
   readonly passivation?: {
     readonly idle?: Duration.Input | undefined

@@ -146,8 +146,8 @@ export class ActorContext extends Context.Service<ActorContext, {
 
   // ---- passivation
   /**
-   * Gives up the behaviour once the mailbox is empty; the next message builds it anew. Name and props stay, state does not. Not while
-   * it is kept awake, has children, or handles messages beside the mailbox. Idempotent.
+   * Gives up the behaviour once the mailbox is empty; the next message builds it anew. Name and props stay; state, timers and watches
+   * do not. Without effect where it has something going, as `BehaviorOptions.passivation` says. Idempotent.
    */
   readonly passivate: Effect.Effect<void>
   /** Keeps this actor from being passivated for as long as the scope lives: in a handler, until its behaviour ends. */

@@ -117,6 +117,66 @@ describe("passivation", () => {
     )
   })
 
+  it.effect("passes over an actor with something going: children, a stash, a stream, a message beside the mailbox, a pipeTo", () =>
+    Effect.gen(function*() {
+      const Engaged = Actor.make("Engaged", {
+        protocol: [
+          Rpc.make("Child"),
+          Rpc.make("Stash"),
+          Rpc.make("Unstash"),
+          Rpc.make("Fork"),
+          Rpc.make("Pipe"),
+          Rpc.make("Numbers", { success: Schema.Int, stream: true })
+        ]
+      })
+      const live = Engaged.toLayer(
+        Effect.gen(function*() {
+          const context = yield* ActorContext.ActorContext
+          let open = false
+          return Engaged.of({
+            Child: () => Effect.orDie(Effect.asVoid(context.spawnChild(Engaged, "child"))),
+            Stash: () => open ? Effect.void : context.stash,
+            Unstash: () =>
+              Effect.suspend(() => {
+                open = true
+                return context.unstash
+              }),
+            Fork: () => context.fork(Effect.sleep("50 minutes")),
+            Pipe: () => context.pipeTo(Effect.sleep("50 minutes"), () => Effect.void),
+            Numbers: () => Stream.range(1, 3).pipe(Stream.rechunk(1))
+          })
+        }),
+        { passivation: { idle: "10 seconds" } }
+      )
+      yield* on(live)((system) =>
+        Effect.gen(function*() {
+          const spawned = (name: string) => system.spawn(Engaged, name)
+          yield* (yield* spawned("child")).ask.Child()
+          const stash = yield* spawned("stash")
+          yield* stash.tell.Stash()
+          yield* (yield* spawned("fork")).tell.Fork()
+          yield* (yield* spawned("pipe")).tell.Pipe()
+          yield* spawned("nothing")
+          const streaming = yield* spawned("stream")
+          const listening = yield* streaming.ask.Numbers().pipe(
+            Stream.tap(() => Effect.sleep("30 seconds")),
+            Stream.runCollect,
+            Effect.forkChild({ startImmediately: true })
+          )
+          const passivated = Effect.map(system.inspect, (all) =>
+            all.filter(({ status }) => status === "Passivated").map(({ name }) => name))
+          yield* TestClock.adjust("80 seconds")
+          assert.deepStrictEqual(yield* passivated, ["nothing"])
+          yield* TestClock.adjust("1 minute")
+          assert.deepStrictEqual(yield* Fiber.join(listening), [1, 2, 3])
+          assert.deepStrictEqual(yield* passivated, ["nothing", "stream"])
+          yield* stash.tell.Unstash()
+          yield* TestClock.adjust("1 hour")
+          assert.sameMembers([...yield* passivated], ["nothing", "stream", "stash", "fork", "pipe"])
+        })
+      )
+    }))
+
   it.effect("a message that races with passivation is never lost", () =>
     Effect.gen(function*() {
       const Closer = Actor.make("Closer", { protocol: [Rpc.make("Add", { success: Schema.Int })] })

@@ -18,6 +18,8 @@ const Step = Schema.Literals([
   "reinstate",
   "restart",
   "fork",
+  "forkNow",
+  "other",
   "stash",
   "stop",
   "stopNow",
@@ -33,12 +35,19 @@ const Subject = Actor.make("Subject", {
       payload: {
         id: Schema.Int,
         millis: Schema.Int,
-        mode: Schema.Literals(["plain", "crash", "fork", "stash"])
+        mode: Schema.Literals(["plain", "crash", "fork", "forkNow", "stash"])
       },
       success: Schema.Int
     })
   ]
 })
+
+/** Shares the workers of the host with the subject, and goes beside its mailbox now and then. */
+const Other = Actor.make("Other", { protocol: [Rpc.make("Go", { payload: { millis: Schema.Int } })] })
+const OtherLive = Other.toLayer(Effect.gen(function*() {
+  const context = yield* ActorContext.ActorContext
+  return Other.of({ Go: ({ millis }) => context.fork(millis === 0 ? Effect.void : Effect.sleep(millis)) })
+}))
 
 describe("an actor under random use", () => {
   it.effect.prop(
@@ -84,6 +93,7 @@ describe("an actor under random use", () => {
                   }
                   begun.add(id)
                   if (mode === "fork") return yield* context.fork(Effect.as(Effect.sleep(15), id))
+                  if (mode === "forkNow") return yield* context.fork(Effect.succeed(id))
                   running++
                   return yield* Effect.gen(function*() {
                     if (millis > 0) yield* Effect.sleep(millis)
@@ -115,6 +125,7 @@ describe("an actor under random use", () => {
             { startImmediately: true }
           )
           let ref = yield* system.spawn(Subject, "s")
+          const other = yield* system.spawn(Other, "o")
           let ids = 0
           let accepted = 0
           const asks: Array<Fiber.Fiber<Exit.Exit<number, unknown>>> = []
@@ -125,7 +136,7 @@ describe("an actor under random use", () => {
               millis: step === "slow" || step === "askSlow" ? 10 : 0,
               mode: step === "crash" || step === "askCrash"
                 ? "crash" as const
-                : step === "fork" || step === "stash"
+                : step === "fork" || step === "forkNow" || step === "stash"
                 ? step
                 : "plain" as const
             }
@@ -133,6 +144,7 @@ describe("an actor under random use", () => {
               case "tell":
               case "slow":
               case "fork":
+              case "forkNow":
               case "stash":
               case "crash": {
                 const told = yield* Effect.exit(ref.tell.Work(message))
@@ -147,6 +159,9 @@ describe("an actor under random use", () => {
                     startImmediately: true
                   })
                 )
+                break
+              case "other":
+                yield* other.tell.Go({ millis: id % 3 })
                 break
               case "suspend":
               case "reinstate":
@@ -191,9 +206,14 @@ describe("an actor under random use", () => {
           assert.isAtLeast(begun.size + dead, accepted)
           assert.isAtMost(begun.size, accepted + asks.length)
           assert.isAtLeast(begun.size + asksRefusedUnhandled + dead, asks.length)
-          assert.deepStrictEqual(yield* system.inspect, [])
+          assert.deepStrictEqual(
+            (yield* system.inspect).map(({ detached, name, waiting }) => [name, detached, waiting]),
+            [
+              ["o", 0, 0]
+            ]
+          )
           assert.strictEqual(running, 0)
-        }).pipe(Effect.provide(live.pipe(Layer.provideMerge(layerLocal))))
+        }).pipe(Effect.provide(Layer.merge(live, OtherLive).pipe(Layer.provideMerge(layerLocal))))
         assert.strictEqual(closed, opened)
       }),
     { arbitrary: { runs: 200 } }

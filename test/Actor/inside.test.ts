@@ -416,6 +416,54 @@ describe("beside the mailbox", () => {
       })
     ))
 
+  it.effect("one that goes beside the mailbox and is done at once leaves nothing behind, neither with its own actor nor with another", () =>
+    Effect.gen(function*() {
+      const Quick = Actor.make("Quick", {
+        protocol: [
+          Rpc.make("Now", { success: Schema.Int }),
+          Rpc.make("Wait", { payload: { millis: Schema.Int } }),
+          Rpc.make("Beside", { payload: { millis: Schema.Int } })
+        ]
+      })
+      let running = 0
+      let most = 0
+      const live = Quick.toLayer(
+        Effect.gen(function*() {
+          const context = yield* ActorContext.ActorContext
+          return Quick.of({
+            Now: () => context.fork(Effect.succeed(1)),
+            Wait: ({ millis }) =>
+              Effect.andThen(Effect.sync(() => void (most = Math.max(most, ++running))), Effect.sleep(millis)).pipe(
+                Effect.ensuring(Effect.sync(() => running--))
+              ),
+            Beside: ({ millis }) => context.fork(Effect.sleep(millis))
+          })
+        }),
+        { reentrancy: { messages: [], maxInFlight: 3, timeout: "1 second" } }
+      )
+      yield* on(live)((system) =>
+        Effect.gen(function*() {
+          const [a, b] = [yield* system.spawn(Quick, "a"), yield* system.spawn(Quick, "b")]
+          for (let time = 0; time < 10; time++) {
+            assert.strictEqual(yield* a.ask.Now(), 1)
+            yield* a.tell.Now()
+            yield* settle
+          }
+          assert.deepStrictEqual((yield* system.inspect).map((seen) => seen.detached), [0, 0])
+          // Whoever handled them handles one message at a time afterwards, and no old deadline ends it.
+          for (const millis of [2000, 2000]) yield* b.tell.Wait({ millis })
+          yield* b.tell.Beside({ millis: 10 })
+          yield* TestClock.adjust(100)
+          assert.strictEqual((yield* system.inspectActor(b)).status, "Busy")
+          yield* TestClock.adjust("3900 millis")
+          assert.strictEqual(most, 1)
+          assert.strictEqual((yield* system.inspectActor(b)).detached, 1)
+          yield* TestClock.adjust(10)
+          assert.strictEqual((yield* system.inspectActor(b)).detached, 0)
+        })
+      )
+    }))
+
   it.effect("reentrancy by message, with a cap in flight and a timeout each", () =>
     on(desk({ reentrancy: { messages: ["Held"], maxInFlight: 2, timeout: "1 second" } }))((system) =>
       Effect.gen(function*() {

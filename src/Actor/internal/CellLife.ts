@@ -286,7 +286,9 @@ export abstract class CellLife extends CellMailbox {
     const extras = this.more
     if (
       this.status !== Status.Idle || extras.awake > 0 || extras.detached.size > 0 ||
-      (extras.children !== undefined && extras.children.size > 0)
+      (extras.children !== undefined && extras.children.size > 0) ||
+      (extras.streams !== undefined && extras.streams.size > 0) ||
+      (extras.stash !== undefined && extras.stash.size > 0)
     ) return false
     extras.idleness?.disarm()
     extras.idleness = undefined

@@ -190,8 +190,13 @@ export class ContextOfCell implements Api {
     return Effect.contextWith((context: Context.Context<R | R2>) =>
       Effect.suspend(() => {
         const cell = this.cell
+        const { more } = cell
+        more.awake++
         const piped = Effect.flatMap(Effect.exit(effect), (exit) =>
-          Effect.sync(() => cell.signal(bound(then(exit), context))))
+          Effect.sync(() => {
+            more.awake--
+            cell.signal(bound(then(exit), context))
+          }))
         return Effect.asVoid(Effect.forkIn(bound(piped, context), cell.scope!, { startImmediately: true }))
       })
     )

@@ -46,10 +46,22 @@ export class Worker {
         if (this.current !== undefined) cell.suspended(this, this.current)
         if (!this.detached && cell.status === Status.Ready) cell.status = Status.Busy
         fiber.addObserver(this.onExit)
-      } else this.completed(cell, exit)
+      } else {
+        this.completed(cell, exit)
+        // It went beside the mailbox and had no need to: nobody else will ever take it back.
+        if (this.detached) this.attach(cell)
+      }
     }
     this.running = false
     return this.begun()
+  }
+
+  /** It is not beside the mailbox any more. */
+  private attach(cell: Cell): void {
+    if (this.deadline !== undefined) cell.registration.host.timeouts.cancel(this.deadline)
+    this.deadline = undefined
+    cell.reattached(this)
+    this.detached = false
   }
 
   /** Messages begun since it was last asked. */
