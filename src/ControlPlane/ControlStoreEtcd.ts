@@ -18,12 +18,13 @@ import * as Settings from "../Actor/Settings.ts"
 import { ControlStore } from "./ControlStore.ts"
 import type { Capabilities, ControlStoreService } from "./ControlStore.ts"
 import { openLink } from "./internal/etcdClient.edge.ts"
-import type { EtcdFailure, EtcdLink } from "./internal/etcdClient.edge.ts"
+import type { EtcdLink } from "./internal/etcdClient.edge.ts"
 import { makeNamespace, makeOperations, rangeOf } from "./internal/etcdOperations.ts"
+import type { EtcdFailure } from "./internal/etcdProtocol.edge.ts"
 import { watchRange } from "./internal/etcdRead.ts"
 import { makeReportForeign } from "./internal/foreign.ts"
 import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, makeIdSource } from "./internal/storeData.ts"
-import { readWithin, writeWithin } from "./internal/storeDeadline.ts"
+import { readWithin } from "./internal/storeDeadline.ts"
 
 /** Every setting with its default, range and environment variable; spread it to make a group with another namespace. */
 export const settings = {
@@ -112,19 +113,16 @@ export const open = Effect.fnUntraced(function*(
     watchOrder: "revision",
     found: { members }
   }
-  const entryChecked = <A, E>(key: string, value: string, write: Effect.Effect<A, E>, operation: string) =>
-    Effect.andThen(
-      checkEntry(key, value, capabilities.maxValueBytes),
-      writeWithin(`${operation} ${key}`, deadline)(write)
-    )
+  // A single request ends by its own deadline; only a listing, which may be many, is given one here.
+  const entryChecked = <A, E>(key: string, value: string, write: Effect.Effect<A, E>) =>
+    Effect.andThen(checkEntry(key, value, capabilities.maxValueBytes), write)
 
   return {
     capabilities,
-    get: (key) => Effect.andThen(checkKey(key), readWithin(`get ${key}`, deadline)(operations.get(key))),
-    create: (key, value) => entryChecked(key, value, operations.create(key, value), "create"),
-    update: (key, value, revision) => entryChecked(key, value, operations.update(key, value, revision), "update"),
-    remove: (key, revision) =>
-      Effect.andThen(checkKey(key), writeWithin(`remove ${key}`, deadline)(operations.remove(key, revision))),
+    get: (key) => Effect.andThen(checkKey(key), operations.get(key)),
+    create: (key, value) => entryChecked(key, value, operations.create(key, value)),
+    update: (key, value, revision) => entryChecked(key, value, operations.update(key, value, revision)),
+    remove: (key, revision) => Effect.andThen(checkKey(key), operations.remove(key, revision)),
     list: (prefix) =>
       Effect.andThen(checkPrefix(prefix), readWithin(`list ${prefix}`, deadline)(operations.list(prefix))),
     watch: (prefix) => watchRange(link, namespace, prefix, report)

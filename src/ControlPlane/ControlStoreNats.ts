@@ -5,7 +5,7 @@
  * outcomes whatever the connection does meanwhile.
  * Not for: more durability than the servers give. A single server keeps what it acknowledged; replicas acknowledge before they
  * sync and can lose the last writes when their leader is paused or lost. Such a loss is noticed by watches and told, not undone.
- * Invariant: a write is repeated only with its own message id, so it is applied at most once; it is reported as applied only on the
+ * Invariant: a write is repeated only with its own id and at the same expected sequence, so it is applied at most once; it is reported as applied only on the
  * server's word for this very message.
  *
  * A removal leaves a marker in the bucket. Revisions are the stream's sequence numbers.
@@ -22,6 +22,7 @@ import { ensureBucket, makeBucket, reportBucket } from "./internal/natsBucket.ts
 import { openLink } from "./internal/natsConnection.edge.ts"
 import { makeOperations } from "./internal/natsOperations.ts"
 import { listBucket, watchBucket } from "./internal/natsRead.ts"
+import { makeSeen } from "./internal/natsSeen.ts"
 import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, makeIdSource } from "./internal/storeData.ts"
 import { readWithin } from "./internal/storeDeadline.ts"
 
@@ -110,7 +111,8 @@ export const open = Effect.fnUntraced(function*(
   }
   const report = yield* makeReportForeign(`nats: bucket ${bucket.name}`)
   const deadline = values.requestTimeout
-  const operations = makeOperations(link, bucket, deadline, config.num_replicas > 1, yield* makeIdSource)
+  const seen = makeSeen()
+  const operations = makeOperations(link, bucket, deadline, config.num_replicas > 1, yield* makeIdSource, seen)
   const ofEntry = <A, E>(key: string, value: string, change: Effect.Effect<A, E>) =>
     Effect.andThen(checkEntry(key, value, capabilities.maxValueBytes), change)
 
@@ -127,7 +129,7 @@ export const open = Effect.fnUntraced(function*(
           operations.persistRead(`list ${prefix}`, () => listBucket(link, bucket, prefix, report))
         )
       ),
-    watch: (prefix) => watchBucket(link, bucket, prefix, Duration.toMillis(values.markerRetention), report)
+    watch: (prefix) => watchBucket(link, bucket, prefix, Duration.toMillis(values.markerRetention), seen, report)
   }
 })
 

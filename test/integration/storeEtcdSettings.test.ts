@@ -1,13 +1,14 @@
 // What an etcd store needs at its start, and how it says what is missing: endpoints, credentials, TLS, namespaces, foreign entries.
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Layer, Option, Queue, Redacted, Stream } from "effect"
+import { ConfigProvider, Duration, Effect, Fiber, Layer, Option, Queue, Redacted, Stream } from "effect"
 import { Etcd3 } from "etcd3"
 import { execFile } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
-import { startEtcd } from "../../scripts/servers/index.ts"
+import { startEtcd, startProxy } from "../../scripts/servers/index.ts"
 import { ControlStore } from "../../src/ControlPlane/ControlStore.ts"
 import type { WatchEvent } from "../../src/ControlPlane/ControlStore.ts"
+import * as Lease from "../../src/ControlPlane/Lease.ts"
 import * as ControlStoreEtcd from "../../src/ControlPlane/ControlStoreEtcd.ts"
 import { pki } from "./support/pki/index.ts"
 
@@ -147,6 +148,64 @@ describe.concurrent("etcd at the start", () => {
       )
       assert.strictEqual(told.at(-1)?._tag, "Current")
     }).pipe(Effect.scoped))
+
+  it.live(
+    "a token that expires is asked for anew, again and again, without a failed operation",
+    () =>
+      Effect.gen(function*() {
+        const { endpoints } = yield* startEtcd({ data: "memory", flags: ["--auth-token-ttl=1"] })
+        yield* withUsers(endpoints)
+        const store = yield* ControlStoreEtcd.make({
+          endpoints,
+          namespace: "/app",
+          user: "app",
+          password: Redacted.make(secret)
+        })
+        let revision = yield* store.create("k", "0")
+        for (let i = 1; i <= 3; i++) {
+          // tokens that are not used for a second are forgotten
+          yield* Effect.sleep("2500 millis")
+          revision = yield* store.update("k", String(i), revision)
+        }
+        assert.strictEqual((yield* store.list("")).length, 1)
+      }).pipe(Effect.scoped),
+    30_000
+  )
+
+  it.live(
+    "a first endpoint that swallows everything does not matter, for operations and watches",
+    () =>
+      Effect.gen(function*() {
+        const { endpoints } = yield* startEtcd({ data: "memory" })
+        const mute = yield* startProxy(endpoints[0]!.replace("http://", ""))
+        yield* mute.blackHole
+        const [took, store] = yield* Effect.timed(ControlStoreEtcd.make({ endpoints: [mute.address, ...endpoints] }))
+        assert.isBelow(Duration.toMillis(took), 5_000)
+        assert.deepStrictEqual(store.capabilities.found, { members: 1 })
+        const snapshot = yield* Effect.forkChild(Stream.runHead(store.watch("")))
+        const [wrote] = yield* Effect.timed(store.create("k", "1"))
+        assert.isBelow(Duration.toMillis(wrote), 5_000)
+        const first = yield* Effect.timeout(Fiber.join(snapshot), "5 seconds")
+        assert.strictEqual(Option.getOrUndefined(first)?._tag, "Snapshot")
+      }).pipe(Effect.scoped),
+    30_000
+  )
+
+  it.live("whatever ends, no lease of etcd is left behind: none is ever taken", () =>
+    Effect.gen(function*() {
+      const { endpoints } = yield* startEtcd({ data: "memory" })
+      yield* Effect.scoped(Effect.gen(function*() {
+        const store = yield* ControlStoreEtcd.make({ ...brief, endpoints })
+        const held = yield* Lease.hold(store, { key: "leases/a", duration: "2 seconds" })
+        yield* Lease.observe(store, "leases/")
+        yield* Effect.sleep("1 second")
+        assert.isTrue(held.isValid())
+        const client = yield* raw(endpoints)
+        assert.deepStrictEqual((yield* Effect.promise(() => client.leaseClient.leaseLeases())).leases, [])
+      }))
+      const client = yield* raw(endpoints)
+      assert.deepStrictEqual((yield* Effect.promise(() => client.leaseClient.leaseLeases())).leases, [])
+    }).pipe(Effect.scoped), 30_000)
 
   it.live("credentials for a server without authentication are no obstacle", () =>
     Effect.gen(function*() {

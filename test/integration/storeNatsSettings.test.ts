@@ -499,6 +499,36 @@ describe.concurrent("a bucket of NATS", () => {
       assert.deepStrictEqual(last?._tag === "Snapshot" ? last.entries.map((entry) => entry.key) : [], ["new"])
     }).pipe(Effect.scoped))
 
+  it.live("whose consumers are lost is watched again within seconds, and nothing is missed", () =>
+    Effect.gen(function*() {
+      const { servers } = yield* startNats({ data: "memory" })
+      const store = yield* ControlStoreNats.make({ ...brief, servers, bucket: "deaf" })
+      const events = yield* Queue.unbounded<WatchEvent>()
+      yield* store.watch("").pipe(Stream.runForEach((event) => Queue.offer(events, event)), Effect.forkScoped)
+      yield* store.create("before", "1")
+      yield* Effect.sleep("300 millis")
+      const connection = yield* raw(servers[0]!)
+      const answer = yield* request(connection, "$JS.API.CONSUMER.NAMES.KV_deaf", "")
+      const { consumers } = answer.json<{ readonly consumers: ReadonlyArray<string> }>()
+      assert.isAbove(consumers.length, 0)
+      for (const name of consumers) yield* request(connection, `$JS.API.CONSUMER.DELETE.KV_deaf.${name}`, "")
+      yield* store.create("missed", "1")
+      const lostAt = performance.now()
+      let told: ReadonlyArray<WatchEvent> = []
+      const isSeen = () =>
+        told.some((event) =>
+          event._tag === "Snapshot"
+            ? event.entries.some(({ key }) => key === "missed")
+            : event._tag === "Put" && event.entry.key === "missed"
+        )
+      while (!isSeen()) {
+        assert.isBelow(performance.now() - lostAt, 5_000, "the watch stayed blind")
+        yield* Effect.sleep("50 millis")
+        told = [...told, ...yield* Queue.clear(events)]
+      }
+      assert.isTrue(told.some((event) => event._tag === "Lost"))
+    }).pipe(Effect.scoped))
+
   it.live("looks to the vendor's tools like a bucket of theirs, and takes their removals", () =>
     Effect.gen(function*() {
       const { servers } = yield* startNats({ data: "memory" })

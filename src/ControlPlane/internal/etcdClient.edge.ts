@@ -7,90 +7,13 @@
  * have happened; each has a deadline. A failing endpoint is left for the next one.
  */
 import type * as Grpc from "@grpc/grpc-js"
-import type * as ProtoLoader from "@grpc/proto-loader"
-import { Data, Effect, Redacted, Semaphore } from "effect"
+import { Effect, Redacted, Semaphore } from "effect"
 import type { Scope } from "effect"
-import { createRequire } from "node:module"
-import { dirname, join } from "node:path"
 import { SettingInvalid } from "../../Actor/errors.ts"
+import { EtcdFailure, failureOf, grpc, openEndpoint, status } from "./etcdProtocol.edge.ts"
+import type { Endpoint, WatchResponse } from "./etcdProtocol.edge.ts"
 import { readPem } from "./pem.edge.ts"
 import { shownAddress } from "./shownAddress.ts"
-
-// The gRPC that `etcd3` itself depends on; a second copy beside it would not know its channels.
-const etcd3 = createRequire(import.meta.url).resolve("etcd3")
-const fromEtcd3 = createRequire(etcd3)
-const grpc = fromEtcd3("@grpc/grpc-js") as typeof Grpc
-const protoLoader = fromEtcd3("@grpc/proto-loader") as typeof ProtoLoader
-
-type Callback<A> = (error: Grpc.ServiceError | null, answer: A | undefined) => void
-type Unary = (
-  request: object,
-  metadata: Grpc.Metadata,
-  options: Grpc.CallOptions,
-  callback: Callback<unknown>
-) => Grpc.ClientUnaryCall
-type Service = Grpc.Client & { readonly [method: string]: Unary }
-type WatchService = Grpc.Client & {
-  readonly watch: (metadata: Grpc.Metadata) => Grpc.ClientDuplexStream<object, WatchResponse>
-}
-type ServiceConstructor<S> = new(
-  address: string,
-  credentials: Grpc.ChannelCredentials,
-  options: Grpc.ChannelOptions
-) => S
-
-const services = (grpc.loadPackageDefinition(
-  protoLoader.loadSync(join(dirname(etcd3), "../proto/rpc.proto"), {
-    keepCase: true,
-    longs: String,
-    enums: String,
-    defaults: true,
-    oneofs: true
-  })
-) as unknown as {
-  readonly etcdserverpb:
-    & { readonly [name in "KV" | "Auth" | "Cluster" | "Maintenance"]: ServiceConstructor<Service> }
-    & {
-      readonly Watch: ServiceConstructor<WatchService>
-    }
-}).etcdserverpb
-
-export interface Header {
-  readonly cluster_id: string
-  readonly revision: string
-}
-
-export interface KeyValue {
-  readonly key: Buffer
-  readonly value: Buffer
-  readonly mod_revision: string
-}
-
-export interface RangeResponse {
-  readonly header: Header
-  readonly kvs: ReadonlyArray<KeyValue>
-  readonly more: boolean
-  readonly count: string
-}
-
-export interface WatchResponse {
-  readonly header: Header
-  readonly created: boolean
-  readonly canceled: boolean
-  readonly compact_revision: string
-  readonly cancel_reason: string
-  readonly fragment: boolean
-  readonly events: ReadonlyArray<{ readonly type: "Put" | "Delete"; readonly kv: KeyValue }>
-}
-
-/**
- * How a request ended without an answer. `NotSent` and `Refused` certainly did nothing (`Refused` may be tried again: no leader,
- * too busy); `Denied` is refused for good; `Compacted` asks for a revision that is gone; `NoAnswer` was perhaps applied.
- */
-export class EtcdFailure extends Data.TaggedError("EtcdFailure")<{
-  readonly kind: "NotSent" | "Refused" | "Denied" | "Unauthenticated" | "Compacted" | "TooLarge" | "NoAnswer"
-  readonly reason: string
-}> {}
 
 export interface EtcdLink {
   /** Sends to the preferred endpoint once it is connected. After a failure another endpoint is preferred. */
@@ -135,93 +58,8 @@ const address = (endpoint: string): { readonly secure: boolean; readonly target:
     : { secure: parts[1] === "https", target: parts[2]! }
 }
 
-const channelOptions: Grpc.ChannelOptions = {
-  // repeating is ours: the client would repeat writes whose outcome is unknown
-  "grpc.enable_retries": 0,
-  "grpc.keepalive_time_ms": 10_000,
-  "grpc.keepalive_timeout_ms": 2_000,
-  "grpc.initial_reconnect_backoff_ms": 100,
-  "grpc.min_reconnect_backoff_ms": 100,
-  "grpc.max_reconnect_backoff_ms": 1_000,
-  "grpc.use_local_subchannel_pool": 1,
-  // listings are as large as they are
-  "grpc.max_receive_message_length": -1,
-  "grpc.max_send_message_length": -1,
-  "grpc.service_config_disable_resolution": 1
-}
-
 /** how long one connection may take to open */
 const dialMillis = 900
-
-const { status } = grpc
-
-/** etcd's words that certainly mean "not applied, try again" */
-const refusedWords = [
-  "no leader",
-  "not leader",
-  "too many requests",
-  "server stopped",
-  "not capable",
-  "no connection established"
-]
-const unsentWords = [
-  "ECONNREFUSED",
-  "Name resolution failed",
-  "No connection established",
-  "Waiting for LB pick",
-  "EHOSTUNREACH"
-]
-
-const failureOf = (error: Grpc.ServiceError): EtcdFailure => {
-  const reason = error.details || error.message
-  const says = (words: ReadonlyArray<string>) => words.some((word) => reason.toLowerCase().includes(word.toLowerCase()))
-  const kind: EtcdFailure["kind"] = says(unsentWords)
-    ? "NotSent"
-    : error.code === status.OUT_OF_RANGE
-    ? "Compacted"
-    : error.code === status.UNAUTHENTICATED || says(["invalid auth token"])
-    ? "Unauthenticated"
-    : error.code === status.PERMISSION_DENIED ||
-        says(["permission denied", "authentication failed", "user name is empty"])
-    ? "Denied"
-    : says(["request is too large"])
-    ? "TooLarge"
-    : error.code === status.RESOURCE_EXHAUSTED || says(refusedWords)
-    ? "Refused"
-    : error.code === status.INVALID_ARGUMENT || error.code === status.UNIMPLEMENTED ||
-        error.code === status.FAILED_PRECONDITION
-    ? "Denied"
-    : "NoAnswer"
-  return new EtcdFailure({ kind, reason })
-}
-
-interface Endpoint {
-  readonly target: string
-  /** has anything come back since `at`? a connection that is mute for a whole deadline is dropped */
-  answeredAt: number
-  readonly openedAt: number
-  readonly base: Grpc.Client
-  readonly services: Readonly<Record<"KV" | "Auth" | "Cluster" | "Maintenance", Service>>
-  readonly watch: WatchService
-}
-
-const openEndpoint = (target: string, credentials: Grpc.ChannelCredentials): Endpoint => {
-  const base = new services.KV(target, credentials, channelOptions)
-  const shared = { ...channelOptions, channelOverride: base.getChannel() }
-  return {
-    target,
-    answeredAt: 0,
-    openedAt: performance.now(),
-    base,
-    services: {
-      KV: base,
-      Auth: new services.Auth(target, credentials, shared),
-      Cluster: new services.Cluster(target, credentials, shared),
-      Maintenance: new services.Maintenance(target, credentials, shared)
-    },
-    watch: new services.Watch(target, credentials, shared)
-  }
-}
 
 /** Opens channels to all endpoints; they close with the scope. Sends nothing yet. */
 export const openLink = Effect.fnUntraced(
@@ -363,42 +201,75 @@ export const openLink = Effect.fnUntraced(
             )
         })
       )
-    const metadata = (): Grpc.Metadata => {
+    // What every call carries. The client copies it, so it is made anew only for another token.
+    const carried = (with_: string | undefined): Grpc.Metadata => {
       const made = new grpc.Metadata()
       // a member without a leader says so at once instead of waiting
       made.set("hasleader", "true")
-      if (token !== undefined && token !== "") made.set("token", token)
+      if (with_ !== undefined && with_ !== "") made.set("token", with_)
       return made
     }
+    let carriedFor: string | undefined
+    let carriedNow = carried(undefined)
+    const metadata = (): Grpc.Metadata => {
+      if (carriedFor !== token) {
+        carriedNow = carried(token)
+        carriedFor = token
+      }
+      return carriedNow
+    }
+
+    const leaveAfter = (endpoint: Endpoint, failure: EtcdFailure): Effect.Effect<void> =>
+      failure.kind === "NotSent" || failure.kind === "NoAnswer" || failure.kind === "Refused"
+        ? leave(endpoint)
+        : Effect.void
 
     /** Runs on the preferred endpoint with a token, and once more with a new token if that one has expired. */
     const onEndpoint = <A, R>(
       timeoutMillis: number,
       use: (endpoint: Endpoint) => Effect.Effect<A, EtcdFailure, R>
-    ): Effect.Effect<A, EtcdFailure, R> =>
-      Effect.suspend(() => {
-        const endpoint = current()
-        const authenticated = Effect.suspend(() =>
-          token === undefined ? authenticate(undefined, timeoutMillis) : Effect.void
-        )
-        return ready(endpoint, timeoutMillis).pipe(
-          Effect.andThen(authenticated),
+    ): Effect.Effect<A, EtcdFailure, R> => {
+      const prepared = (endpoint: Endpoint): Effect.Effect<A, EtcdFailure, R> => {
+        let sent = false
+        return ready(endpoint, timeoutMillis * 0.9).pipe(
+          Effect.andThen(
+            Effect.suspend(() => token === undefined ? authenticate(undefined, timeoutMillis) : Effect.void)
+          ),
           Effect.andThen(Effect.suspend(() => {
-            const used = token
-            return use(endpoint).pipe(
-              Effect.catchIf(
-                (failure) => failure.kind === "Unauthenticated" && options.user !== undefined,
-                () => Effect.andThen(authenticate(used, timeoutMillis), use(endpoint))
-              )
-            )
+            sent = true
+            return use(endpoint)
           })),
-          Effect.tapError((failure) =>
-            failure.kind === "NotSent" || failure.kind === "NoAnswer" || failure.kind === "Refused"
-              ? leave(endpoint)
-              : Effect.void
-          )
+          Effect.timeoutOrElse({
+            duration: timeoutMillis,
+            orElse: () =>
+              Effect.fail(
+                new EtcdFailure({
+                  kind: sent ? "NoAnswer" : "NotSent",
+                  reason: `no answer of etcd ${endpoint.target} in time`
+                })
+              )
+          })
+        )
+      }
+      return Effect.suspend(() => {
+        const endpoint = current()
+        const used = token
+        const isPrepared = (used !== undefined || options.user === undefined)
+          && endpoint.base.getChannel().getConnectivityState(true) === grpc.connectivityState.READY
+        return Effect.catch(
+          isPrepared ? use(endpoint) : prepared(endpoint),
+          (failure): Effect.Effect<A, EtcdFailure, R> =>
+            failure.kind === "Unauthenticated" && used !== undefined
+              ? Effect.andThen(
+                Effect.sync(() => {
+                  if (token === used) token = undefined
+                }),
+                prepared(endpoint)
+              )
+              : Effect.andThen(leaveAfter(endpoint, failure), Effect.fail(failure))
         )
       })
+    }
 
     return {
       call: (service, method, request, timeoutMillis) =>

@@ -2,13 +2,14 @@
  * The single-key operations on etcd, with true outcomes. Each write is one transaction that compares the key's revision, and
  * carries an id of its own behind the value. A write without an answer is tried again as the very same transaction: it can
  * succeed only if it had not been applied, and if it finds the key changed, its own id there proves that it had been. What neither
- * shows stays unknown.
+ * shows stays unknown: so does a removal that finds the key gone, since etcd keeps no word of who removed it.
  */
-import { Clock, Duration, Effect, Random, Result } from "effect"
+import { Duration, Effect, Random, Result } from "effect"
 import { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from "../../Actor/errors.ts"
 import type { ControlStoreService, Entry, Revision, WriteError } from "../ControlStore.ts"
-import { EtcdFailure } from "./etcdClient.edge.ts"
-import type { EtcdLink, Header, KeyValue, RangeResponse } from "./etcdClient.edge.ts"
+import type { EtcdLink } from "./etcdClient.edge.ts"
+import { EtcdFailure } from "./etcdProtocol.edge.ts"
+import type { Header, KeyValue, RangeResponse } from "./etcdProtocol.edge.ts"
 import { isRevision, keyProblem } from "./storeData.ts"
 
 /** one attempt within an operation's deadline */
@@ -106,33 +107,48 @@ export const makeOperations = (
 ): Operations => {
   // the last moments are kept for saying what happened
   const patience = Duration.toMillis(deadline) * 0.98
-  const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
   const bytesOf = (key: string) => Buffer.from(namespace.root + key, "utf8")
 
-  /** `attempt` learns whether an earlier one may have been applied. Ends in time with its result or with `failed`. */
-  const persist = Effect.fnUntraced(function*<A, E, F>(
+  /** Repeats after `failure` until an attempt succeeds or time is up. */
+  const insist = Effect.fnUntraced(function*<A, E, F>(
+    left: () => number,
     attempt: (timeoutMillis: number, uncertain: boolean) => Effect.Effect<A, E>,
-    failed: (failure: EtcdFailure, uncertain: boolean) => F
+    failed: (failure: EtcdFailure, uncertain: boolean) => F,
+    first: EtcdFailure
   ): Effect.fn.Return<A, Exclude<E, EtcdFailure> | F> {
-    const end = (yield* now) + patience
+    let failure = first
     let uncertain = false
-    let last = new EtcdFailure({ kind: "NotSent", reason: "no endpoint was reached" })
     while (true) {
-      const left = end - (yield* now)
-      if (left <= 0) return yield* Effect.fail(failed(last, uncertain))
-      const result = yield* Effect.result(attempt(Math.min(attemptMillis, left), uncertain))
-      if (Result.isSuccess(result)) return result.success
-      const failure = result.failure
-      if (!(failure instanceof EtcdFailure)) return yield* Effect.fail(failure as Exclude<E, EtcdFailure>)
-      last = failure
       if (failure.kind === "NoAnswer") uncertain = true
       else if (failure.kind !== "NotSent" && failure.kind !== "Refused" && failure.kind !== "Compacted") {
         return yield* Effect.fail(failed(failure, uncertain))
       }
-      const rest = Math.max(0, end - (yield* now))
-      yield* Effect.sleep(Math.min(rest, 20 + 80 * (yield* Random.next)))
+      yield* Effect.sleep(Math.min(Math.max(0, left()), 20 + 80 * (yield* Random.next)))
+      const rest = left()
+      if (rest <= 0) return yield* Effect.fail(failed(failure, uncertain))
+      const result = yield* Effect.result(attempt(Math.min(attemptMillis, rest), uncertain))
+      if (Result.isSuccess(result)) return result.success
+      if (!(result.failure instanceof EtcdFailure)) return yield* Effect.fail(result.failure as Exclude<E, EtcdFailure>)
+      failure = result.failure
     }
   })
+
+  /** `attempt` learns whether an earlier one may have been applied. Ends in time with its result or with `failed`. */
+  const persist = <A, E, F>(
+    attempt: (timeoutMillis: number, uncertain: boolean) => Effect.Effect<A, E>,
+    failed: (failure: EtcdFailure, uncertain: boolean) => F
+  ): Effect.Effect<A, Exclude<E, EtcdFailure> | F> =>
+    Effect.clockWith((clock) => {
+      const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+      const end = now() + patience
+      return Effect.catch(
+        attempt(Math.min(attemptMillis, patience), false),
+        (error): Effect.Effect<A, Exclude<E, EtcdFailure> | F> =>
+          error instanceof EtcdFailure
+            ? insist(() => end - now(), attempt, failed, error)
+            : Effect.fail(error as Exclude<E, EtcdFailure>)
+      )
+    })
 
   const persistRead = <A, E>(operation: string, attempt: (timeoutMillis: number) => Effect.Effect<A, E>) =>
     persist(
@@ -168,8 +184,12 @@ export const makeOperations = (
                 new RevisionConflict(found === undefined ? { key } : { key, current: found.mod_revision })
               )
             }
-            return found !== undefined && writer !== undefined && valueOf(found.value)?.writer === writer
-              ? Effect.succeed(found.mod_revision)
+            if (found !== undefined && writer !== undefined && valueOf(found.value)?.writer === writer) {
+              return Effect.succeed(found.mod_revision)
+            }
+            // A removal leaves no id behind. But a life that began before it, and that others have gone on with, was never ended.
+            return found !== undefined && writer === undefined && BigInt(found.create_revision) <= BigInt(expected)
+              ? Effect.fail(new RevisionConflict({ key, current: found.mod_revision }))
               : Effect.fail(
                 new OutcomeUnknown({ operation, reason: "an answer was lost, and the key has moved on since" })
               )

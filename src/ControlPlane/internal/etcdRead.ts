@@ -7,10 +7,12 @@
 import { Clock, Effect, Queue, Random, Schedule, Stream } from "effect"
 import type { Scope } from "effect"
 import type { WatchEvent } from "../ControlStore.ts"
-import { EtcdFailure } from "./etcdClient.edge.ts"
-import type { EtcdLink, KeyValue, WatchResponse } from "./etcdClient.edge.ts"
+import type { EtcdLink } from "./etcdClient.edge.ts"
 import { keyOf, rangeOf, readRange, valueOf } from "./etcdOperations.ts"
 import type { Listing, Namespace } from "./etcdOperations.ts"
+import { EtcdFailure } from "./etcdProtocol.edge.ts"
+import type { KeyValue, WatchResponse } from "./etcdProtocol.edge.ts"
+import { makeSilence } from "./silence.ts"
 import { makeWatchSink } from "./watchSink.ts"
 import type { Listed, WatchSink } from "./watchSink.ts"
 
@@ -90,10 +92,14 @@ const watchSession = Effect.fnUntraced(function*(
   if (loss !== undefined) yield* Effect.logWarning(`etcd: ${namespace.root}${prefix}: ${loss}`)
 
   const arrivals = yield* Effect.acquireRelease(Queue.unbounded<Arrival>(), Queue.shutdown)
+  const silence = yield* makeSilence(silenceMillis)
   const stream = yield* link.watch(
     { ...range, start_revision: String(BigInt(first.revision) + 1n), fragment: true },
     {
-      data: (response) => Queue.offerUnsafe(arrivals, { _tag: "Response", response }),
+      data: (response) => {
+        silence.heard()
+        Queue.offerUnsafe(arrivals, { _tag: "Response", response })
+      },
       end: (reason) => Queue.offerUnsafe(arrivals, { _tag: "Ended", reason })
     },
     requestMillis
@@ -102,11 +108,14 @@ const watchSession = Effect.fnUntraced(function*(
     Effect.repeat(Schedule.spaced("1 second")),
     Effect.forkScoped
   )
-  const take = Queue.takeAll(arrivals).pipe(
-    Effect.timeoutOrElse({
-      duration: silenceMillis,
-      orElse: () => Effect.andThen(stream.abandon, Effect.fail(failure(`etcd was silent for ${silenceMillis} ms`)))
-    })
+  yield* silence.lasted.pipe(
+    Effect.andThen(stream.abandon),
+    Effect.andThen(
+      Effect.sync(() =>
+        Queue.offerUnsafe(arrivals, { _tag: "Ended", reason: `etcd was silent for ${silenceMillis} ms` })
+      )
+    ),
+    Effect.forkScoped
   )
 
   const touched = new Set<string>()
@@ -130,7 +139,7 @@ const watchSession = Effect.fnUntraced(function*(
   let check: { readonly listing: Listing; readonly repliesLeft: number } | undefined
   let verifyAt = (yield* now) + verifyMillis * (0.8 + 0.4 * (yield* Random.next))
   while (true) {
-    for (const arrival of yield* take) {
+    for (const arrival of yield* Queue.takeAll(arrivals)) {
       if (arrival._tag === "Ended") return yield* failure(arrival.reason)
       const { response } = arrival
       if (response.canceled) {

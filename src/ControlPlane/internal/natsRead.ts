@@ -13,6 +13,9 @@ import { LinkFailure } from "./natsConnection.edge.ts"
 import type { Message, NatsLink } from "./natsConnection.edge.ts"
 import { sweepMarkers } from "./natsMarkers.ts"
 import type { SeenMarkers } from "./natsMarkers.ts"
+import { fallen, noteLoss, see } from "./natsSeen.ts"
+import type { Seen } from "./natsSeen.ts"
+import { makeSilence } from "./silence.ts"
 import { makeWatchSink } from "./watchSink.ts"
 import type { Listed, WatchSink } from "./watchSink.ts"
 
@@ -45,14 +48,18 @@ const readArrival = (message: Message): Arrival => {
 interface Session {
   /** messages that were waiting at its start */
   readonly pending: number
-  /** Everything that has arrived, at least one; fails when nothing does for too long. */
-  readonly take: Effect.Effect<ReadonlyArray<Arrival>, LinkFailure>
+  /** Everything that has arrived, at least one. Silence that lasts too long and a lost connection arrive, too, as its end. */
+  readonly take: Effect.Effect<ReadonlyArray<Arrival>>
+  /** Lets its end arrive, with that reason. */
+  readonly end: (reason: string) => void
 }
 
 /** One consumer with an inbox of its own; whatever became of it goes with the scope. */
 const openOne = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, prefix: string) {
   const arrivals = yield* Effect.acquireRelease(Queue.unbounded<Arrival>(), Queue.shutdown)
+  const silence = yield* makeSilence(silenceMillis)
   const inbox = yield* link.inbox((message) => {
+    silence.heard()
     // The server asks whether we keep up; the answer is an empty message to the address that it names.
     const stalled = message.header("Nats-Consumer-Stalled")
     if (message.status === 100 && message.reply) return link.send(message.reply, "")
@@ -60,17 +67,10 @@ const openOne = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, pref
     Queue.offerUnsafe(arrivals, readArrival(message))
   })
   const consumer = yield* readConsumer(link, bucket, prefix, inbox, requestMillis)
-  const broken = Effect.flatMap(link.lost, (reason) => Effect.fail(new LinkFailure({ kind: "NoAnswer", reason })))
-  const session: Session = {
-    pending: consumer.pending,
-    take: Effect.raceFirst(Queue.takeAll(arrivals), broken).pipe(
-      Effect.timeoutOrElse({
-        duration: silenceMillis,
-        orElse: () =>
-          Effect.fail(new LinkFailure({ kind: "NoAnswer", reason: `nats was silent for ${silenceMillis} ms` }))
-      })
-    )
-  }
+  const end = (reason: string) => void Queue.offerUnsafe(arrivals, { _tag: "Ended", reason })
+  yield* Effect.forkScoped(Effect.map(link.lost, end))
+  yield* Effect.forkScoped(Effect.map(silence.lasted, () => end(`nats was silent for ${silenceMillis} ms`)))
+  const session: Session = { pending: consumer.pending, take: Queue.takeAll(arrivals), end }
   return session
 })
 
@@ -146,6 +146,22 @@ const makeContinuity = () => {
 
 const gap = new LinkFailure({ kind: "NoAnswer", reason: "a message is missing" })
 const behind = new LinkFailure({ kind: "NoAnswer", reason: "the replica that tells is behind the leader" })
+const astray = new LinkFailure({ kind: "NoAnswer", reason: "the replica that tells has what the leader has not" })
+
+/**
+ * Does what was told up to `newest` fit the word of the stream's leader, whose newest message under the prefix was `last`? A replica
+ * that lags is behind; one that went its own way under faults may have more than the leader. `last` may also be lower because
+ * a marker was swept, which the sequence of the whole stream tells.
+ */
+const fitsLeader = (link: NatsLink, bucket: Bucket, newest: number, last: number): Effect.Effect<void, LinkFailure> =>
+  newest === last
+    ? Effect.void
+    : newest < last
+    ? Effect.fail(behind)
+    : Effect.flatMap(
+      streamInfo(link, bucket, requestMillis),
+      (info) => info.error === undefined && info.state.last_seq < newest ? Effect.fail(astray) : Effect.void
+    )
 
 /**
  * Collects the listing with which a session begins. What arrives behind it in the same batch belongs to it too: it is newer.
@@ -195,7 +211,7 @@ export const listBucket = (
     const session = yield* openSession(link, bucket, prefix)
     const continuity = makeContinuity()
     const { listing } = yield* readListing(bucket, session, continuity, report)
-    if (continuity.newest() < first) return yield* behind
+    yield* fitsLeader(link, bucket, continuity.newest(), first)
     return Array.from(listing.values())
       .flatMap((listed) => "entry" in listed && listed.entry.key.startsWith(prefix) ? [listed.entry] : [])
       .sort((a, b) => a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
@@ -205,28 +221,34 @@ export const listBucket = (
 interface Memory {
   /** when the bucket was made: another time means another bucket */
   created: string | undefined
-  /** highest sequence seen; one below it means that acknowledged writes are gone */
-  highest: number
+  /** losses that this watch has told of, of those that its client has noticed */
+  losses: number
   readonly markers: SeenMarkers
   readonly markerRetentionMillis: number
 }
 
-const checkIdentity = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, memory: Memory, sink: WatchSink) {
-  const info = yield* streamInfo(link, bucket, requestMillis)
-  if (info.error !== undefined) return yield* new LinkFailure({ kind: "NoResponders", reason: info.error.description })
-  const created = String(info.created)
-  const loss = memory.created !== undefined && memory.created !== created
-    ? `bucket ${bucket.name} was made anew`
-    : info.state.last_seq < memory.highest
-    ? `bucket ${bucket.name} lost acknowledged writes: its last is ${info.state.last_seq}, ${memory.highest} was seen`
-    : undefined
-  if (loss !== undefined) {
-    sink.lost(loss)
-    yield* Effect.logWarning(`nats: ${loss}`)
-    memory.highest = 0
+const checkIdentity = Effect.fnUntraced(
+  function*(link: NatsLink, bucket: Bucket, memory: Memory, seen: Seen, sink: WatchSink) {
+    const info = yield* streamInfo(link, bucket, requestMillis)
+    if (info.error !== undefined) {
+      return yield* new LinkFailure({ kind: "NoResponders", reason: info.error.description })
+    }
+    const created = String(info.created)
+    const last = info.state.last_seq
+    const loss = memory.created !== undefined && memory.created !== created
+      ? `bucket ${bucket.name} was made anew`
+      : last < seen.highest
+      ? fallen(bucket.name, last, seen)
+      : undefined
+    if (loss !== undefined) {
+      yield* Effect.logWarning(`nats: ${loss}`)
+      noteLoss(seen, loss, last)
+    }
+    if (memory.losses !== seen.losses) sink.lost(seen.reason)
+    memory.losses = seen.losses
+    memory.created = created
   }
-  memory.created = created
-})
+)
 
 /** One session from its listing to its renewal or to a doubt, which is its failure. */
 const watchSession = Effect.fnUntraced(function*(
@@ -234,34 +256,38 @@ const watchSession = Effect.fnUntraced(function*(
   bucket: Bucket,
   prefix: string,
   memory: Memory,
+  seen: Seen,
   sink: WatchSink,
   report: ReportForeign
 ) {
   const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
-  yield* checkIdentity(link, bucket, memory, sink)
+  yield* checkIdentity(link, bucket, memory, seen, sink)
   // A consumer lives on one replica, and after a fault that one may lag or have gone astray while its heartbeats go on. What the
   // stream's leader had before the listing must be in the listing; what it has later must arrive by the next look at it.
   const first = yield* leaderLast(link, bucket, prefix, requestMillis)
   const session = yield* openSession(link, bucket, prefix)
   const continuity = makeContinuity()
   const { listing, markers } = yield* readListing(bucket, session, continuity, report)
-  if (continuity.newest() < first) return yield* behind
+  yield* fitsLeader(link, bucket, continuity.newest(), first)
   yield* Effect.forkScoped(sweepMarkers(link, bucket, memory.markers, markers, memory.markerRetentionMillis))
   let required = 0
   let wanted = 0
-  yield* leaderLast(link, bucket, prefix, verifyPatienceMillis).pipe(
-    Effect.map((last) => {
-      required = wanted
-      wanted = last
-    }),
+  const verify = Effect.gen(function*() {
+    const told = continuity.newest()
+    const last = yield* leaderLast(link, bucket, prefix, verifyPatienceMillis)
+    required = wanted
+    wanted = last
+    if (last < told) yield* fitsLeader(link, bucket, told, last)
+  })
+  yield* verify.pipe(
     // a leader that is missing proves nothing either way, and is missed by writers soon enough
-    Effect.ignore,
+    Effect.catch((failure) => Effect.sync(() => failure === astray ? session.end(failure.reason) : undefined)),
     Effect.delay(verifyMillis),
     Effect.forever,
     Effect.forkScoped
   )
   for (const [key, listed] of listing) {
-    memory.highest = Math.max(memory.highest, Number("entry" in listed ? listed.entry.revision : listed.removedAt))
+    see(seen, Number("entry" in listed ? listed.entry.revision : listed.removedAt))
     if (!key.startsWith(prefix)) listing.delete(key)
   }
   const loss = sink.relist(listing)
@@ -275,11 +301,13 @@ const watchSession = Effect.fnUntraced(function*(
       if (!continuity.follows(arrival)) return yield* gap
       if (arrival._tag === "Heartbeat") {
         if (continuity.newest() < required) return yield* behind
+        // a write has noticed it
+        if (memory.losses !== seen.losses) return yield* new LinkFailure({ kind: "NoAnswer", reason: seen.reason })
         provedAt = yield* now
         sink.current()
         continue
       }
-      memory.highest = Math.max(memory.highest, arrival.position.stream)
+      see(seen, arrival.position.stream)
       const told = yield* listedOf(bucket, arrival, report)
       if (told !== undefined && told.key.startsWith(prefix)) {
         if ("entry" in told.listed) sink.put(told.listed.entry)
@@ -300,11 +328,12 @@ export const watchBucket = (
   bucket: Bucket,
   prefix: string,
   markerRetentionMillis: number,
+  seen: Seen,
   report: ReportForeign
 ): Stream.Stream<WatchEvent> =>
   Stream.callback<WatchEvent>(Effect.fnUntraced(function*(queue) {
     const sink = makeWatchSink(queue)
-    const memory: Memory = { created: undefined, highest: 0, markers: new Map(), markerRetentionMillis }
+    const memory: Memory = { created: undefined, losses: seen.losses, markers: new Map(), markerRetentionMillis }
     const filter = filterOf(bucket, prefix)
     const session: Effect.Effect<void, LinkFailure, Scope.Scope> = link.connected.pipe(
       Effect.timeoutOrElse({
@@ -312,7 +341,7 @@ export const watchBucket = (
         orElse: () => Effect.sync(() => sink.lost("not connected to nats"))
       }),
       Effect.andThen(link.connected),
-      Effect.andThen(watchSession(link, bucket, prefix, memory, sink, report))
+      Effect.andThen(watchSession(link, bucket, prefix, memory, seen, sink, report))
     )
     return yield* Effect.scoped(session).pipe(
       Effect.tapError((failure) =>

@@ -184,7 +184,10 @@ export const trial = (subject: Subject): Effect.Effect<Outcome, unknown, Scope.S
           yield* Effect.sleep(Exit.isSuccess(exit) ? "4 millis" : "50 millis")
         }
       })
-    const workers = yield* Effect.forEach(["one", "two"], (name) => Effect.forkChild(work(name)))
+    const workers = yield* Effect.forEach(
+      ["one", "two"],
+      (name) => Effect.forkChild(Effect.provide(work(name), collect))
+    )
     yield* until("fifty writes before the fault", 15_000, () => acknowledged.size >= 50)
 
     const broken = now()
@@ -211,8 +214,21 @@ export const trial = (subject: Subject): Effect.Effect<Outcome, unknown, Scope.S
       () => heldAfter(said).has(marker) && said.at(-1)!.event._tag !== "Lost"
     )
     const blind = blindAfter(said, back)
-    const listing = yield* patiently(judge.list(prefix))
-    const there = new Map(listing.map(({ key, revision }) => [key, revision]))
+    const look = Effect.map(
+      patiently(judge.list(prefix)),
+      (entries) => new Map(entries.map(({ key, revision }) => [key, revision]))
+    )
+    let there = yield* look
+    // a watch on a replica that went astray has as long to find out as one that is blind
+    const judgedAt = now()
+    const isTrue = () => {
+      const held = heldAfter(said)
+      return held.size === there.size && Array.from(there).every(([key, revision]) => held.get(key) === revision)
+    }
+    while (!isTrue() && now() - judgedAt < blindLimit) {
+      yield* Effect.sleep("250 millis")
+      there = yield* look
+    }
     const lost = Array.from(acknowledged.keys()).filter((key) => !there.has(key))
     const silence = longestSilence(said, now())
     const outcome: Outcome = {

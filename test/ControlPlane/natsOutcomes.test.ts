@@ -1,0 +1,169 @@
+// What the store makes of a NATS server's answers to a write: refusals under either code, and answers that were lost.
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Fiber, Logger } from "effect"
+import { TestClock } from "effect/testing"
+import { makeBucket } from "../../src/ControlPlane/internal/natsBucket.ts"
+import { LinkFailure } from "../../src/ControlPlane/internal/natsConnection.edge.ts"
+import type { Message, NatsLink } from "../../src/ControlPlane/internal/natsConnection.edge.ts"
+import { makeOperations, type Operations } from "../../src/ControlPlane/internal/natsOperations.ts"
+import { makeSeen } from "../../src/ControlPlane/internal/natsSeen.ts"
+
+const own = "0".repeat(31) + "1"
+
+/** The message that a key's subject ends with. */
+interface Stored {
+  readonly sequence: number
+  readonly value: string
+  readonly header: string
+}
+
+const message = (body: object): Message => ({
+  subject: "",
+  reply: undefined,
+  data: new TextEncoder().encode(JSON.stringify(body)),
+  status: 0,
+  description: "",
+  header: () => ""
+})
+
+/** what was said of losses */
+const warnings: Array<string> = []
+const listening = Logger.layer([Logger.make(({ message }) => void warnings.push(String(message)))])
+
+/** Runs an operation on a server that gives these answers to writes, one after the other, and that holds this. */
+const answered = <A, E>(
+  replicated: boolean,
+  answers: ReadonlyArray<"lost" | object>,
+  stored: Stored | undefined,
+  use: (operations: Operations) => Effect.Effect<A, E>
+) =>
+  Effect.gen(function*() {
+    const sent: Array<ReadonlyArray<readonly [string, string]>> = []
+    const link = {
+      isConnected: () => true,
+      connected: Effect.void,
+      request: (subject: string, _: string, __: number, headers: ReadonlyArray<readonly [string, string]> = []) =>
+        Effect.suspend(() => {
+          if (subject.includes("STREAM.MSG.GET")) {
+            return Effect.succeed(message(
+              stored === undefined ? { error: { code: 404, err_code: 10037, description: "no message found" } } : {
+                message: {
+                  seq: stored.sequence,
+                  data: Buffer.from(stored.value).toString("base64"),
+                  hdrs: Buffer.from(`NATS/1.0\r\n${stored.header}\r\n\r\n`).toString("base64")
+                }
+              }
+            ))
+          }
+          const answer = answers[sent.length] ?? "lost"
+          sent.push(headers)
+          return answer === "lost"
+            ? Effect.fail(new LinkFailure({ kind: "NoAnswer", reason: "lost" }))
+            : Effect.succeed(message(answer))
+        })
+    } as unknown as NatsLink
+    const operations = makeOperations(link, makeBucket("b"), Duration.seconds(5), replicated, () => own, makeSeen())
+    const fiber = yield* Effect.forkChild(
+      Effect.match(use(operations), {
+        onSuccess: (value) => value === undefined ? "done" : String(value),
+        onFailure: (error) => (error as { readonly _tag: string })._tag
+      }),
+      { startImmediately: true }
+    )
+    yield* TestClock.adjust("2 seconds")
+    return { outcome: yield* Fiber.join(fiber), sent }
+  })
+
+const refused = (err_code: number) => ({
+  error: { code: 400, err_code, description: err_code === 10164 ? "wrong last sequence" : "wrong last sequence: 9" }
+})
+
+describe("a write that a NATS server refuses", () => {
+  for (const code of [10071, 10164]) {
+    it.effect(`with code ${code} is a conflict`, () =>
+      Effect.gen(function*() {
+        const theirs = { sequence: 9, value: "3", header: "Nats-Msg-Id: theirs" }
+        for (const replicated of [false, true]) {
+          for (
+            const use of [
+              (store: Operations) => store.update("k", "2", "7"),
+              (store: Operations) => store.create("k", "2"),
+              (store: Operations) => store.remove("k", "7")
+            ]
+          ) {
+            assert.strictEqual((yield* answered(replicated, [refused(code)], theirs, use)).outcome, "RevisionConflict")
+          }
+        }
+      }))
+  }
+})
+
+describe("a write to NATS whose answer was lost", () => {
+  for (const [replicated, header] of [[false, "Troupe-Write"], [true, "Nats-Msg-Id"]] as const) {
+    it.effect(`was applied where the key holds its id (${replicated ? "replicas" : "one server"})`, () =>
+      Effect.gen(function*() {
+        const ours = { sequence: 8, value: "2", header: `${header}: ${own}` }
+        const { outcome, sent } = yield* answered(
+          replicated,
+          ["lost", refused(10071)],
+          ours,
+          (store) => store.update("k", "2", "7")
+        )
+        assert.strictEqual(outcome, "8")
+        // the very same write again: same id, same expected sequence
+        const expected = [[header, own] as const, ["Nats-Expected-Last-Subject-Sequence", "7"] as const]
+        assert.deepStrictEqual(sent.map((headers) => headers.slice(0, 2)), [expected, expected])
+      }))
+
+    it.effect(`is unknown where others have written since (${replicated ? "replicas" : "one server"})`, () =>
+      Effect.gen(function*() {
+        const theirs = { sequence: 9, value: "3", header: `${header}: theirs` }
+        const { outcome } = yield* answered(
+          replicated,
+          ["lost", refused(10071)],
+          theirs,
+          (store) => store.update("k", "2", "7")
+        )
+        assert.strictEqual(outcome, "OutcomeUnknown")
+      }))
+  }
+
+  it.effect("is not believed to be applied on the word of a duplicate's sequence alone", () =>
+    Effect.gen(function*() {
+      const theirs = { sequence: 9, value: "3", header: "Nats-Msg-Id: theirs" }
+      const { outcome } = yield* answered(
+        true,
+        ["lost", { seq: 9, stream: "KV_b", duplicate: true }],
+        theirs,
+        (store) => store.update("k", "2", "7")
+      )
+      assert.strictEqual(outcome, "OutcomeUnknown")
+    }))
+})
+
+describe("a server whose sequence falls", () => {
+  const acknowledged = (...sequences: ReadonlyArray<number>) =>
+    Effect.gen(function*() {
+      warnings.length = 0
+      const answers = sequences.map((seq) => ({ seq, stream: "KV_b" }))
+      yield* answered(
+        true,
+        answers,
+        undefined,
+        (store) => Effect.forEach(sequences, (_, i) => store.create(`k${i}`, ""))
+      ).pipe(Effect.provide(listening))
+      return warnings.slice()
+    })
+
+  it.effect("has lost what it acknowledged before, and the next write says so", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* acknowledged(10, 11, 8, 9), [
+        "nats: bucket b lost acknowledged writes: its last is 7, 11 was seen"
+      ])
+    }))
+
+  it.effect("has lost nothing where it only rises", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* acknowledged(10, 11, 17, 18), [])
+    }))
+})
