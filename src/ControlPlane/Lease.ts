@@ -24,18 +24,22 @@ import {
   Stream,
   SubscriptionRef
 } from "effect"
-import { Fenced, InvalidData, OutcomeUnknown, type RevisionConflict, StoreUnavailable } from "../Actor/errors.ts"
+import { Fenced, InvalidData, OutcomeUnknown, StoreUnavailable } from "../Actor/errors.ts"
 import { randomHex } from "../Actor/Node.ts"
-import type { ControlStoreService, Entry, Revision } from "./ControlStore.ts"
+import type { ControlStoreService } from "./ControlStore.ts"
+import { attemptRead, attemptWrite } from "./internal/leaseCalls.ts"
+import type { LeaseError } from "./internal/leaseCalls.ts"
 import * as Observer from "./internal/leaseObserver.ts"
 import * as Owner from "./internal/leaseOwner.ts"
 import { decodeLease, encodeLease } from "./internal/leaseRecord.ts"
 
+export {
+  /** What an operation on a lease can fail with besides being fenced. */
+  type LeaseError
+} from "./internal/leaseCalls.ts"
+
 /** `Lapsed`: not renewed in time, but not closed either: it may still renew and go on. `Closed` is final. */
 export type LeaseState = "Held" | "Lapsed" | "Closed"
-
-/** What an operation on a lease can fail with besides being fenced. */
-export type LeaseError = StoreUnavailable | OutcomeUnknown | InvalidData
 
 export interface HeldLease {
   readonly key: string
@@ -82,51 +86,6 @@ export interface LeaseObserver {
 
 /** Attempts of one renewal or closing before it is left to the next one: each that is repeated at once has learned something. */
 const maxAttempts = 5
-
-type Outcome =
-  | { readonly _tag: "Written"; readonly revision: Revision }
-  | { readonly _tag: "NotWritten"; readonly error: StoreUnavailable | InvalidData }
-  | { readonly _tag: "Unknown"; readonly error: OutcomeUnknown }
-  | { readonly _tag: "Conflict" }
-
-/** A write with its outcome as a value, and never later than the deadline: what is late is unknown. */
-const attemptWrite = (
-  store: ControlStoreService,
-  key: string,
-  value: string,
-  expected: Revision | undefined,
-  deadline: number
-): Effect.Effect<Outcome> =>
-  (expected === undefined ? store.create(key, value) : store.update(key, value, expected)).pipe(
-    Effect.map((revision): Outcome => ({ _tag: "Written", revision })),
-    Effect.timeoutOrElse({
-      duration: deadline,
-      orElse: () =>
-        Effect.fail(new OutcomeUnknown({ operation: `write of ${key}`, reason: `no answer within ${deadline} ms` }))
-    }),
-    Effect.catch((error: RevisionConflict | LeaseError): Effect.Effect<Outcome> =>
-      Effect.succeed(
-        error._tag === "RevisionConflict"
-          ? { _tag: "Conflict" }
-          : error._tag === "OutcomeUnknown"
-          ? { _tag: "Unknown", error }
-          : { _tag: "NotWritten", error }
-      )
-    )
-  )
-
-const attemptRead = (
-  store: ControlStoreService,
-  key: string,
-  deadline: number
-): Effect.Effect<Option.Option<Entry>, StoreUnavailable | InvalidData> =>
-  store.get(key).pipe(
-    Effect.timeoutOrElse({
-      duration: deadline,
-      orElse: () =>
-        Effect.fail(new StoreUnavailable({ operation: `read of ${key}`, reason: `no answer within ${deadline} ms` }))
-    })
-  )
 
 /**
  * Takes a fresh key as a lease and keeps renewing it for as long as the scope lives. The end of the scope stops renewing and
@@ -328,6 +287,31 @@ export const hold: (store: ControlStoreService, options: {
     close
   }
 })
+
+/**
+ * Runs what only the holder may do. As soon as the owner may not act any more, because the lease lapsed or was closed, it is
+ * interrupted and ends as `Fenced`; it does not begin where that is so already. The interruption comes by a timer, and what ran may finish in
+ * the same moment: whatever must never overlap with a successor compares `isValid` at each step, too.
+ */
+export const whileHeld = <A, E, R>(lease: HeldLease, use: Effect.Effect<A, E, R>): Effect.Effect<A, E | Fenced, R> => {
+  const lost = Effect.flatMap(
+    lease.state,
+    (state) => Effect.fail(new Fenced({ what: `lease ${lease.key}`, ours: "Held", current: state }))
+  )
+  return Effect.suspend(() =>
+    lease.isValid()
+      ? Effect.raceFirst(
+        use,
+        lease.changes.pipe(
+          Stream.filter(() => !lease.isValid()),
+          Stream.take(1),
+          Stream.runDrain,
+          Effect.andThen(lost)
+        )
+      )
+      : lost
+  )
+}
 
 /** Watches all leases under a prefix for as long as the scope lives. Values that are no leases are skipped and logged. */
 export const observe: (

@@ -268,6 +268,55 @@ describe("an owner", () => {
     }))
 })
 
+describe("what runs while a lease is held", () => {
+  const begin = Effect.gen(function*() {
+    const { faults, owner } = yield* world
+    const lease = yield* Lease.hold(owner, { key, duration })
+    const ended: Array<string> = []
+    const work = Effect.never.pipe(Effect.onInterrupt(() => Effect.sync(() => void ended.push("interrupted"))))
+    const fiber = yield* Effect.forkChild(Effect.flip(Lease.whileHeld(lease, work)), { startImmediately: true })
+    return { faults, lease, ended, fiber }
+  })
+
+  it.effect("is interrupted and ends as fenced when the lease lapses, not before", () =>
+    Effect.gen(function*() {
+      const { ended, faults, fiber, lease } = yield* begin
+      yield* TestClock.adjust("1 minute")
+      assert.isUndefined(fiber.pollUnsafe())
+      faults.reachable = false
+      for (let i = 0; i < 110 && lease.isValid(); i++) {
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* TestClock.adjust("100 millis")
+      }
+      const error = yield* Fiber.join(fiber)
+      assert.strictEqual(error._tag, "Fenced")
+      assert.include(error.what, key)
+      assert.strictEqual(error.current, "Lapsed")
+      assert.deepStrictEqual(ended, ["interrupted"])
+    }))
+
+  it.effect("is interrupted at once when somebody has seen the lease closed", () =>
+    Effect.gen(function*() {
+      const { ended, fiber, lease } = yield* begin
+      yield* lease.fence
+      assert.strictEqual((yield* Fiber.join(fiber)).current, "Closed")
+      assert.deepStrictEqual(ended, ["interrupted"])
+    }))
+
+  it.effect("does not begin once the lease is lost, and keeps its own result and errors while it is not", () =>
+    Effect.gen(function*() {
+      const { fiber, lease } = yield* begin
+      assert.strictEqual(yield* Lease.whileHeld(lease, Effect.succeed(1)), 1)
+      assert.strictEqual(yield* Effect.flip(Lease.whileHeld(lease, Effect.fail("mine"))), "mine")
+      yield* lease.fence
+      yield* Fiber.join(fiber)
+      let ran = false
+      const error = yield* Effect.flip(Lease.whileHeld(lease, Effect.sync(() => void (ran = true))))
+      assert.strictEqual(error._tag, "Fenced")
+      assert.isFalse(ran)
+    }))
+})
+
 describe("an observer", () => {
   it.effect("tells what it knows at subscription and each change after that", () =>
     Effect.gen(function*() {

@@ -109,18 +109,19 @@ describe.concurrent("the judge of the failure suite", () => {
 
   it.live("catches a watch that says nothing for too long", () =>
     Effect.gen(function*() {
-      let until = 0
+      // Mute from its loss on, which it swallows. What it had to tell before is told, and nothing is written until it speaks
+      // again, so that its silence is all that can be held against it.
+      let until = Infinity
       const verdict = yield* judged((honest, _, broken) => ({
         ...honest,
         create: (key, value) =>
-          // goes on failing for as long as the watch is mute
           broken() && performance.now() < until
             ? Effect.fail(new StoreUnavailable({ operation: "create", reason: "planted" }))
             : honest.create(key, value),
         watch: (prefix) =>
-          Stream.filter(honest.watch(prefix), () => {
-            if (broken() && until === 0) until = performance.now() + 6_500
-            return until === 0 || performance.now() > until
+          Stream.filter(honest.watch(prefix), (event) => {
+            if (event._tag === "Lost" && until === Infinity) until = performance.now() + 6_500
+            return until === Infinity || performance.now() > until
           })
       }))
       assert.include(verdict, "the watch was silent")
