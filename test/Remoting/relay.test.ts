@@ -6,6 +6,7 @@ import { Delivery } from "../../src/Actor/Delivery.ts"
 import { NodeUnreachable } from "../../src/Actor/errors.ts"
 import { Node } from "../../src/Actor/Node.ts"
 import { ClientRpcs } from "../../src/Remoting/ClientRpcs.ts"
+import * as Handshake from "../../src/Remoting/internal/handshake.ts"
 import * as Remoting from "../../src/Remoting/Remoting.ts"
 import type { RemotingOptions } from "../../src/Remoting/Settings.ts"
 import { cases, layerRecorders, Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
@@ -209,5 +210,60 @@ describe("an outsider's messages through a gateway", () => {
       const refused = Context.get(foreign, Recorders).events.filter((event) => event._tag === "PeerRefused")
       assert.isAtMost(refused.length, 1, "what the gateway itself tried")
       assert.deepStrictEqual(yield* ids(client), [])
+    }))
+
+  it.effect("are carried for clients only, and only to what is an endpoint", () =>
+    Effect.gen(function*() {
+      const { a, network } = yield* world()
+      // who speaks the protocol by hand, with the secret
+      const transport = yield* network.transport("stranger")
+      const shakeHands = Effect.fnUntraced(function*(more: Partial<Handshake.Identity>) {
+        const connection = yield* transport.connect({ host: "a", port })
+        const config: Handshake.Config = {
+          self: {
+            system: "test",
+            dataCenter: "dc",
+            id: "stranger",
+            incarnation: "1",
+            host: "stranger",
+            port,
+            client: true,
+            maxFrameBytes: 65_536,
+            windowBytes: 65_536,
+            kinds: new Map(),
+            ...more
+          },
+          nonce: new Uint8Array(Handshake.nonceBytes).fill(7),
+          secrets: ["s"],
+          insecure: false,
+          peer: "a",
+          admit: () => undefined
+        }
+        let [state, commands] = Handshake.dial(config)
+        let refused: string | undefined
+        const seen: Array<number> = []
+        while (refused === undefined) {
+          for (const command of commands) {
+            if (command._tag === "Send") connection.offer(command.frame)
+            if (command._tag === "Refused") refused = JSON.stringify(command.refusal)
+          }
+          if (refused !== undefined) break
+          const frames = yield* Effect.catch(connection.receive, () => Effect.succeed([]))
+          if (frames.length === 0) break
+          for (const frame of frames) {
+            seen.push(frame[0]!)
+            // after the handshake with the gateway a refusal may still come: it could not carry
+            if (state._tag === "Done") refused = Buffer.from(frame).toString()
+            else [state, commands] = Handshake.step(state, config, frame)
+          }
+        }
+        yield* connection.close
+        return refused ?? ""
+      })
+      assert.include(yield* settle(shakeHands({ relay: "c:7000", client: false })), "does not relay")
+      for (const relay of ["nonsense", "c:0", "c:99999", ":7000", "c:7000/x", "c:-1", ""]) {
+        assert.match(yield* settle(shakeHands({ relay })), /is no endpoint|cannot reach/, relay)
+      }
+      assert.deepStrictEqual(yield* ids(a), [], "nobody was dialed")
     }))
 })
