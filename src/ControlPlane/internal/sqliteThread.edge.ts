@@ -17,7 +17,10 @@ export interface SqliteThread {
   /** Asks; the returned function withdraws the question. `undefined` as answer: the thread has ended, nobody knows. */
   readonly ask: (request: Request, onAnswer: (answer: Answer | undefined) => void) => () => void
   readonly tell: (order: Order) => void
-  /** Closes the file and ends the thread, by force where it does not follow within a second. */
+  /**
+   * Closes the file and ends the thread, by force where it does not follow within a second. One that hangs in the system even so is left
+   * to itself after two.
+   */
   readonly close: () => Promise<void>
 }
 
@@ -127,8 +130,10 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
       const gone = new Promise<void>((done) => worker.once("exit", () => done()))
       post({ op: "close" })
       const force = setTimeout(() => void worker.terminate(), 1_000)
-      await gone
+      let giveUp: NodeJS.Timeout | undefined
+      await Promise.race([gone, new Promise<void>((done) => giveUp = setTimeout(done, 2_000))])
       clearTimeout(force)
+      clearTimeout(giveUp)
     }
   }
 }
