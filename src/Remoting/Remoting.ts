@@ -23,13 +23,14 @@ import { relaying, sharedAddress } from "./internal/handshake.ts"
 import { compactCapability, Messages, noRoom } from "./internal/messages.ts"
 import { Peers } from "./internal/peers.ts"
 import type { Session } from "./internal/session.ts"
+import { askUrgently, goesUrgently, serveUrgent, urgentCapability } from "./internal/urgent.ts"
 import * as Settings from "./Settings.ts"
 import { Transport } from "./Transport.ts"
 
 export type { RemotingOptions, RemotingSettings } from "./Settings.ts"
 
 /** What this node understands beyond the protocol's version; a session uses what its peer has named too. */
-const capabilities: ReadonlyArray<string> = [partsCapability, compactCapability, deflateCapability]
+const capabilities: ReadonlyArray<string> = [partsCapability, compactCapability, deflateCapability, urgentCapability]
 
 /** What a call waits for an answer unless it says otherwise. */
 export const defaultCallTimeout = Duration.seconds(5)
@@ -214,6 +215,9 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     write(session, to, message) ??
       Effect.flatMap(roomIn(session, true), () => writeInTurn(session, to, message))
 
+  const urgent = { calls, timeouts, runFork }
+  yield* serveUrgent(calls, { delivery: inner, kinds: host.kinds, self })
+
   const request = (
     session: Session,
     to: ActorAddress,
@@ -223,6 +227,10 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     Effect.callback((resume) => {
       if (session.over !== undefined) return resume(Exit.fail(session.failure("NotSent")))
       const asker = new Resumed(message, to.name, timeout, resume)
+      if (goesUrgently(session, asker.tag)) {
+        askUrgently(urgent, session, to, asker)
+        return Effect.sync(() => asker.abandon())
+      }
       if (messages.ask(session, to, asker)) return Effect.sync(() => asker.abandon())
       resume(Effect.flatMap(roomIn(session, true), () => request(session, to, message, timeout)))
     })
@@ -233,6 +241,16 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         if (sameNode(to.node, self)) return inner.tell(to, message)
         if (peers.isMuted(to.node)) return closed(to)
         const session = peers.open(to.node)
+        if (session !== undefined && goesUrgently(session, message.tag)) {
+          // told, so nobody waits for the answer
+          askUrgently(
+            urgent,
+            session,
+            to,
+            new Resumed(message, to.name, Duration.toMillis(defaultCallTimeout), () => {})
+          )
+          return Effect.void
+        }
         if (session?.hasRoom === true) return writeInTurn(session, to, message)
         return Effect.flatMap(ready(to), (session) => writeInTurn(session, to, message))
       }),
@@ -241,7 +259,9 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         if (sameNode(to.node, self)) return inner.ask(to, message, timeout)
         if (peers.isMuted(to.node)) return closed(to)
         const session = peers.open(to.node)
-        if (session?.hasRoom === true) return request(session, to, message, timeout)
+        if (session !== undefined && (session.hasRoom || goesUrgently(session, message.tag))) {
+          return request(session, to, message, timeout)
+        }
         return ready(to).pipe(
           Effect.timeoutOrElse({
             duration: timeout,
@@ -266,6 +286,10 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
       const session = messages.sessionOf(route) ?? peers.open(route.address.node)
       if (session === undefined) {
         return sameNode(route.address.node, self) && (inner.tryAsk?.(route, asker) ?? false)
+      }
+      if (goesUrgently(session, asker.tag)) {
+        askUrgently(urgent, session, route.address, asker)
+        return true
       }
       if (!session.hasRoom || session.muted) return false
       return messages.ask(session, route.address, asker, route)

@@ -75,6 +75,20 @@ describe("Remoting.call", () => {
       assert.deepStrictEqual((yield* remoting.connected).map((node) => node.id), ["b"])
     }))
 
+  it.effect("answers, and hearts beat, though no message gets through any more", () =>
+    Effect.gen(function*() {
+      const { a, b, remoting, nodeB } = yield* served()
+      Context.get(nodeB, Recorders).hold(true)
+      const to = { kind: Recorder.name, name: "x", node: b, placement: 1, epoch: 1 }
+      const put = { kind: Recorder, tag: "Put", payload: { n: 1, text: "x".repeat(60_000) } }
+      const full = failure(yield* settle(Effect.forever(Context.get(a, Delivery).tell(to, put)), 2000))
+      assert.strictEqual((full as NodeUnreachable).reason, "the outbox is full")
+      assert.strictEqual(yield* remoting.call(b, Group, "Half", { n: 8 }), 4)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* remoting.call(b, Group, "Half", { n: 6 }), 3)
+      assert.deepStrictEqual((yield* remoting.connected).map((node) => node.id), ["b"])
+    }))
+
   it.effect("a defect of a handler fails that call only", () =>
     Effect.gen(function*() {
       const { remoting, b } = yield* served()

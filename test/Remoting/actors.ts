@@ -33,10 +33,21 @@ export const Player = Actor.make("Player", {
     Rpc.make("Count", { payload: { until: Schema.Int }, success: Schema.Int, error: Odd, stream: true }),
     Rpc.make("Silence", { success: Schema.Int, stream: true }),
     Rpc.make("Watch", { payload: { name: Schema.String } }),
+    Rpc.make("WatchNarrow", { payload: { name: Schema.String } }),
     Rpc.make("Crash"),
     Rpc.make("Trace", { success: Schema.String })
   ]
 })
+
+/** Has little room, and never takes anything in once it is blocked. */
+export const Narrow = Actor.make("Narrow", {
+  protocol: [Rpc.make("Block"), Rpc.make("Fill", { payload: { text: Schema.String } })]
+})
+
+const layerNarrow = Narrow.toLayer(
+  Effect.sync(() => Narrow.of({ Block: () => Effect.never, Fill: () => Effect.void })),
+  { mailbox: { capacity: 4, overflow: "backpressure" } }
+)
 
 type System = ActorSystem.ActorSystem["Service"]
 type PlayerRef = typeof Player extends Actor.Kind<infer Messages, infer _> ? ActorRef<Messages> : never
@@ -74,6 +85,11 @@ const layerPlayers = (log: Array<string>) =>
         Silence: () => Stream.never.pipe(Stream.ensuring(write("closed"))),
         Watch: ({ name }) =>
           Effect.flatMap(named(name), (target) => context.watch(target, () => write(`${name} ended`))),
+        WatchNarrow: ({ name }) =>
+          Effect.flatMap(
+            Effect.orDie(system.actorOf(Narrow, name)),
+            (target) => context.watch(target, () => write(`${name} ended`))
+          ),
         Crash: () => Effect.die(new Error("boom")),
         Trace: () => Effect.map(Effect.orDie(Effect.withSpan(Effect.currentSpan, "inner")), (span) => span.traceId)
       })
@@ -117,7 +133,7 @@ export const layerNode = (
     readonly options?: RemotingOptions
   }
 ): Layer.Layer<ActorSystem.ActorSystem | Node, never, Transport> =>
-  layerPlayers(log).pipe(
+  Layer.merge(layerPlayers(log), layerNarrow).pipe(
     Layer.provideMerge(ActorSystem.layer),
     Layer.provideMerge(Layer.merge(layerPlacement(directory), Topology.layerLocal)),
     Layer.provideMerge(Remoting.layer(options ?? {})),
@@ -369,6 +385,27 @@ export const cases: ReadonlyArray<ActorCase> = [
         yield* nodes.crash("b")
         yield* logged(nodes, "watcher: lost ended")
         assert.strictEqual(nodes.log.filter((line) => line.endsWith("ended")).length, 3)
+      })
+  },
+  {
+    name: "an actor that takes nothing any more can be looked at, watched and ended, though the way to it is full",
+    run: (nodes) =>
+      Effect.gen(function*() {
+        yield* nodes.b.spawn(Narrow, "narrow")
+        const watcher = yield* nodes.a.spawn(Player, "watcher")
+        const narrow = yield* nodes.a.actorOf(Narrow, "narrow")
+        yield* settle(nodes, narrow.tell.Block())
+        const text = "x".repeat(60_000)
+        const fill = Effect.forever(narrow.tell.Fill({ text }))
+        const full = yield* settle(nodes, Effect.flip(fill))
+        assert.isTrue(full._tag === "NodeUnreachable" && full.outcome === "NotSent")
+        const seen = yield* settle(nodes, nodes.a.inspectActor(narrow))
+        assert.deepStrictEqual([seen.name, seen.waiting], ["narrow", 4])
+        yield* watcher.tell.WatchNarrow({ name: "narrow" })
+        yield* nodes.pass(100)
+        assert.deepStrictEqual(nodes.log, [])
+        yield* settle(nodes, nodes.a.stop(narrow, { now: true }))
+        yield* logged(nodes, "watcher: narrow ended")
       })
   },
   {

@@ -10,7 +10,7 @@ import { Inspected } from "../Inspected.ts"
 import type { MessageDefinition } from "../Kind.ts"
 import { StopReason } from "../SystemEvents.ts"
 import type { Cell } from "./Cell.ts"
-import type { Envelope } from "./Envelope.ts"
+import { Asker, type Envelope } from "./Envelope.ts"
 import { Alarm, type Watcher } from "./Extras.ts"
 import { inspect } from "./inspect.ts"
 import { Status } from "./Status.ts"
@@ -32,6 +32,22 @@ export const inspectTag = "$inspect"
 
 /** Does the tag belong to the runtime? */
 export const isSystemTag = (tag: string): boolean => tag.charCodeAt(0) === 36
+
+/**
+ * Is the question to be asked past the messages that are on their way to the actor? `full`: only where those have filled the way;
+ * undefined: never, it takes its turn.
+ */
+export const urgency = (tag: string): "always" | "full" | undefined => {
+  switch (tag) {
+    case endTag:
+    case inspectTag:
+      return "always"
+    case watchTag:
+      return "full"
+    default:
+      return undefined
+  }
+}
 
 const definition = (tag: string, payload: unknown, success: unknown): MessageDefinition => ({
   tag,
@@ -67,6 +83,14 @@ const watch = (cell: Cell, envelope: Envelope): void => {
   }
   watchers.add(watcher)
   timeouts.add(wait, alarm)
+  if (envelope instanceof Asker) {
+    envelope.carrier = {
+      forget: () => {
+        timeouts.cancel(alarm)
+        watchers.delete(watcher)
+      }
+    }
+  }
 }
 
 /** Is this message one that takes effect where it arrives, whatever the actor does? If so it is done with. */

@@ -156,6 +156,11 @@ export class Session {
     return this.queuedBytes + (this.open === undefined ? 0 : this.open.length) <= this.options.outboxBytes
   }
 
+  /** Does what is written now wait until the peer has taken what was written before? */
+  get stalled(): boolean {
+    return this.credit <= 0 || !this.hasRoom
+  }
+
   /** The same for large messages, which have a bound of their own: those that leave meanwhile are not held up by it. */
   get hasBulkRoom(): boolean {
     return this.bulkBytes <= this.options.outboxBytes
