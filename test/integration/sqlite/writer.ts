@@ -15,7 +15,7 @@ const [file, mode, name, count] = process.argv.slice(2)
 const say = (line: string) => Effect.sync(() => process.stdout.write(`${line}\n`))
 
 const program = Effect.gen(function*() {
-  const store = yield* ControlStoreSqlite.make({ file: file!, connectTimeout: "3 seconds" })
+  const store = yield* ControlStoreSqlite.make({ file: file! })
   yield* say("ready")
   if (mode === "open") return
   if (mode === "race") {
