@@ -41,7 +41,8 @@ export type Asked<R extends Rpc.Any> = Rpc.Success<R> extends Stream.Stream<infe
 /**
  * Messages that want an answer: the handler's success, or its typed error, or why there is none. `AskTimeout`, `HandlerFailed` and
  * `NodeUnreachable` with `Unknown` leave open whether the message was handled; the other failures mean that it certainly was not.
- * Asking and telling share one order per sender. Interrupting an ask gives up the answer.
+ * Asking and telling share one order per sender. Interrupting an ask takes the question back:
+ * it is dropped where it waits, its handler interrupted where it runs. One whose time is up leaves its handler alone.
  */
 export type Ask<Rpcs extends Rpc.Any> = {
   readonly [R in Rpcs as R["_tag"]]: [Rpc.Payload<R>] extends [void] ? (options?: AskOptions) => Asked<R>

@@ -28,8 +28,9 @@ import type { Waiting } from "./Mailbox.ts"
  * - `scatterGatherFirst`: as broadcast, but a tell goes to one in turn
  * - `tailChopping`: an ask goes to one in turn, after each `interval` to one more; the first success is the reply. A tell goes to one
  *
- * Where an ask goes to several, the others' replies are not waited for, but they handle the message all the same; it fails as the
- * last of them when all have failed. A message with streaming replies goes where an ask would go: of several, the first to send
+ * Where an ask goes to several, it fails as the last of them when all have failed. Once there is a reply, with `scatterGatherFirst` and
+ * `tailChopping` the others' questions are taken back, as an interrupted ask's are; with `broadcast` all handle the message, reply
+ * or not. A message with streaming replies goes where an ask would go: of several, the first to send
  * something is listened to and the others are ended; another routee takes over only before the first reply.
  */
 export type Strategy =
@@ -143,11 +144,11 @@ const toOne = (name: string, routees: Routees, message: Waiting, send: Send): An
       }))
 
 /** Asks all; the first success counts, or the last failure where there is none. */
-const toAllFirst = (name: string, routees: Routees, send: Send): AnyEffect =>
+const toAllFirst = (name: string, routees: Routees, send: Send, others: Others): AnyEffect =>
   Effect.suspend(() =>
     routees.list.length === 0
       ? Effect.fail(new ActorStopped({ name }))
-      : firstSuccess(routees.list.map((ref) => dropping(routees, ref, send)))
+      : firstSuccess(routees.list.map((ref) => dropping(routees, ref, send)), others)
   )
 
 /** One that has stopped is left out the next time. */
@@ -167,15 +168,18 @@ const toAll = (name: string, routees: Routees, send: Send): AnyEffect =>
     return Effect.andThen(Effect.forEach([...routees.list], tell, { discard: true }), Effect.suspend(() => failed))
   })
 
+/** What becomes of the others once one has succeeded. */
+type Others = "go on" | "are interrupted"
+
 /** As `Effect.raceAllFirst`, but failures only count when all have failed. */
-const firstSuccess = (effects: ReadonlyArray<AnyEffect>): AnyEffect =>
+const firstSuccess = (effects: ReadonlyArray<AnyEffect>, others: Others): AnyEffect =>
   Effect.callback((resume) => {
     let left = effects.length
     const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
     const runFork = Effect.runForkWith(Fiber.getCurrent()!.context)
     let done = false
     for (const effect of effects) {
-      if (done) break
+      if (done && others === "are interrupted") break
       const fiber = runFork(effect)
       fibers.push(fiber)
       fiber.addObserver((exit) => {
@@ -183,7 +187,7 @@ const firstSuccess = (effects: ReadonlyArray<AnyEffect>): AnyEffect =>
         if (done || (exit._tag === "Failure" && left > 0)) return
         done = true
         resume(exit)
-        for (const other of fibers) other.interruptUnsafe()
+        if (others === "are interrupted") { for (const other of fibers) other.interruptUnsafe() }
       })
     }
     return Effect.sync(() => {
@@ -205,7 +209,8 @@ const tailChopping = (name: string, routees: Routees, interval: number, send: Se
     order.length === 0
       ? Effect.fail(new ActorStopped({ name }))
       : firstSuccess(
-        order.map((ref, index) => Effect.delay(dropping(routees, ref, send), Duration.millis(interval * index)))
+        order.map((ref, index) => Effect.delay(dropping(routees, ref, send), Duration.millis(interval * index))),
+        "are interrupted"
       ))
 
 // ---- streaming replies -------------------------------------------------------------------------------------------------------
@@ -267,7 +272,7 @@ const surfaces = (name: string, kind: KindDefinition, strategy: Strategy, routee
       }
       const send: Send = (ref) => call(ref.ask, args)
       return all
-        ? toAllFirst(name, routees, send)
+        ? toAllFirst(name, routees, send, strategy === "broadcast" ? "go on" : "are interrupted")
         : chopping !== undefined
         ? tailChopping(name, routees, chopping, send)
         : toOne(name, routees, message, send)

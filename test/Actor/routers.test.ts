@@ -16,6 +16,7 @@ const Part = Actor.make("Part", {
   protocol: [
     Rpc.make("Who", { payload: { key: Schema.String }, success: Schema.String }),
     Rpc.make("Note", { payload: { n: Schema.Int } }),
+    Rpc.make("Slow", { payload: { millis: Schema.Array(Schema.Int) }, success: Schema.String }),
     Rpc.make("Refuse", { success: Schema.String, error: Refused }),
     Rpc.make("Hold"),
     Rpc.make("Feed", {
@@ -43,6 +44,14 @@ const part = (
       return Part.of({
         Who: () => Effect.succeed(name),
         Note: ({ n }) => Effect.sync(() => void log.push(`${name} ${n}`)),
+        Slow: ({ millis }) =>
+          Effect.andThen(
+            Effect.sleep(millis[index] ?? 0),
+            Effect.sync(() => {
+              log.push(`${name} done`)
+              return name
+            })
+          ),
         Refuse: () => index === 0 ? Effect.succeed(name) : Effect.fail(new Refused()),
         Hold: () => Effect.never,
         Feed: ({ count, waits }) =>
@@ -127,6 +136,36 @@ describe("where a message goes to several", () => {
         yield* settle
         assert.deepStrictEqual(log.slice(2), ["e-3 2"])
         assert.deepStrictEqual((yield* all.routees).map((ref) => ref.name), ["e-1", "e-3"])
+      })
+    )
+  })
+
+  it.effect("once there is a reply, a broadcast is handled by all the same, and with the others the rest is taken back", () => {
+    const log: Array<string> = []
+    return on(part(log))((system) =>
+      Effect.gen(function*() {
+        const refs = yield* spawnAll(system, 3)
+        for (const strategy of ["broadcast", "scatterGatherFirst", { tailChopping: { interval: 5 } }] as const) {
+          const group = Router.group("g", refs, { strategy })
+          const asked = yield* Effect.forkChild(group.ask.Slow({ millis: [10, 20, 30] }), { startImmediately: true })
+          yield* TestClock.adjust(10)
+          assert.strictEqual(yield* Fiber.join(asked), "e-1")
+          yield* TestClock.adjust(100)
+          const all = ["e-1 done", "e-2 done", "e-3 done"]
+          assert.deepStrictEqual(log.splice(0), strategy === "broadcast" ? all : ["e-1 done"])
+        }
+        // One that is done at once keeps a broadcast from nobody.
+        const group = Router.group("g", refs, { strategy: "broadcast" })
+        yield* group.ask.Note({ n: 1 })
+        yield* settle
+        assert.deepStrictEqual(log, ["e-1 1", "e-2 1", "e-3 1"])
+        // Whoever gives up takes all of it back.
+        log.length = 0
+        const givenUp = yield* Effect.forkChild(group.ask.Slow({ millis: [10, 20, 30] }), { startImmediately: true })
+        yield* settle
+        yield* Fiber.interrupt(givenUp)
+        yield* TestClock.adjust(100)
+        assert.deepStrictEqual(log, [])
       })
     )
   })
