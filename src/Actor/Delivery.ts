@@ -73,6 +73,9 @@ export const makeLocal = Effect.map(ActorHost, (service) => {
     message: Message
   ): Effect.Effect<void, TellError> => {
     if (cell === undefined) return gone(to)
+    // Whoever brings messages from afar has one after the other, and no turn to lose: what can be handled at once need not be put
+    // into a queue, to be taken out of it when its actor has left the processor's cache.
+    if (message instanceof Brought && !isSystemTag(message.tag) && handleNow(cell, message)) return Exit.void
     const told = message instanceof Brought ? message : new Told(message.tag, message.payload, spanOf(message.trace))
     return isSystemTag(told.tag) && urgentMessage(cell, told) ? Exit.void : offer(cell, told, () => gone(to))
   }

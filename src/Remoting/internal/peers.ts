@@ -468,6 +468,7 @@ export class Peers {
       // the dialing side asks first; the other only where it hears nothing of that
       for (const session of this.dialed.values()) session.beat(now, interval / 2, patience)
       for (const session of this.accepted.values()) session.beat(now, interval * 2, patience)
+      this.buffers.trim()
     }).pipe(Effect.repeat(Schedule.spaced(interval)), Effect.asVoid)
   })
 

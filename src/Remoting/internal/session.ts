@@ -14,16 +14,26 @@ import { FrameType, type Identity, readKinds, share } from "./handshake.ts"
 import type { Turns } from "./turns.ts"
 import { Malformed, Reader, Writer } from "./wire.ts"
 
-/** A batch is sealed when it is above this, in bytes. */
-const batchBytes = 64 * 1024
-/** A batch of so many bytes leaves before the turn ends that it was written in: the peer is to have work meanwhile. */
-const partBytes = 16 * 1024
+/** Bytes that the transport has at a time; what is more waits here, where it can still be overtaken. */
+const aheadBytes = 64 * 1024
+/**
+ * A batch is sealed when it is above this, in bytes, and leaves, even before the turn ends that it was written in: the peer is to
+ * have work meanwhile.
+ */
+const batchBytes = 16 * 1024
 /** Bytes left free in front of a batch, for the transport to put its header there instead of copying. */
 export const frontBytes = 8
 /** Capacity of a batch's buffer, in bytes: mostly the message that fills it still fits. */
 const bufferBytes = batchBytes + 8 * 1024
 
-/** Buffers of batches that have left, for all sessions of a node: an idle session holds none. */
+/** Free buffers that are kept: as much as an outbox may hold by default, and what of it lasts. */
+const mostFree = 512
+const leastFree = 16
+
+/**
+ * Buffers of batches that have left, for all sessions of a node: an idle session holds none. After a rush they go bit by bit, since
+ * the next one may come soon, and making them anew costs a collection of the whole heap every few hundred.
+ */
 export class Buffers {
   private readonly free: Array<Uint8Array> = []
   private readonly freeOfPieces: Array<Uint8Array> = []
@@ -34,8 +44,12 @@ export class Buffers {
     return this.freeOfPieces.pop() ?? new Uint8Array(pieceBufferBytes)
   }
   give(buffer: Uint8Array): void {
-    if (buffer.length === bufferBytes && this.free.length < 16) this.free.push(buffer)
+    if (buffer.length === bufferBytes && this.free.length < mostFree) this.free.push(buffer)
     else if (buffer.length === pieceBufferBytes && this.freeOfPieces.length < 64) this.freeOfPieces.push(buffer)
+  }
+  /** Lets half of those go that nobody uses. */
+  trim(): void {
+    this.free.length -= Math.max(0, (this.free.length - leastFree) >> 1)
   }
 }
 
@@ -186,12 +200,12 @@ export class Session {
 
   /**
    * A lone message leaves at once. What follows before it has left is gathered, as is what is written while frames are taken in,
-   * and leaves in parts as they become full.
+   * and leaves in batches as they become full.
    */
   wrote(): void {
-    if (this.open !== undefined && this.open.length >= partBytes) {
-      if (this.connection.unsent() < batchBytes) this.flush()
-      else if (this.open.length >= batchBytes) this.seal()
+    if (this.open !== undefined && this.open.length >= batchBytes) {
+      this.seal()
+      if (this.connection.unsent() < aheadBytes) this.flush()
     } else if (this.options.turns.running) {
       if (!this.inTurn) this.options.turns.wrote(this)
       this.inTurn = true
@@ -227,7 +241,7 @@ export class Session {
     const { connection } = this
     while (this.control.length > 0) connection.offer(this.control.shift()!)
     let more = true
-    while (more && this.credit > 0 && connection.unsent() < batchBytes) {
+    while (more && this.credit > 0 && connection.unsent() < aheadBytes) {
       more = false
       if (this.sealed.length === 0 && this.open !== undefined) this.seal()
       if (this.sealed.length > 0) {
