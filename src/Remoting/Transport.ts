@@ -41,6 +41,8 @@ export interface Connection {
   readonly limitInbound: (bytes: number) => void
   /** the frames received, at least one; fails once the connection is over and all received frames were taken */
   readonly receive: Effect.Effect<ReadonlyArray<Uint8Array>, NodeUnreachable>
+  /** That received frame was read to its end, and nothing looks at its bytes any more: the transport may have them back. */
+  readonly spent?: ((frame: Uint8Array) => void) | undefined
   /** takes no more frames in either direction; those handed over before still leave. Idempotent */
   readonly close: Effect.Effect<void>
 }

@@ -3,6 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { attach, detach, placesOf } from "../../src/Remoting/internal/attached.ts"
 import { Assembly, Bulk, maxParts, Pace } from "../../src/Remoting/internal/bulk.ts"
+import { Framer } from "../../src/Remoting/internal/framer.ts"
+import { Slabs } from "../../src/Remoting/internal/memory.edge.ts"
 import { Malformed, Reader, Writer } from "../../src/Remoting/internal/wire.ts"
 
 const bytes = (length: number, seed = 1) => Uint8Array.from({ length }, (_, i) => (i * 31 + seed) % 251)
@@ -181,5 +183,64 @@ describe("pieces under way", () => {
   it("are few beside other messages, and more the longer the way is", () => {
     assert.isBelow(bursts(new Pace(most), Array.from({ length: 20 }, () => 0.2), true)[19]!, 64 * 1024)
     assert.isAbove(bursts(new Pace(most), Array.from({ length: 20 }, () => 40), true)[19]!, 500 * 1024)
+  })
+})
+
+describe("memory that was read into", () => {
+  /** A stream of frames in reads of that many bytes, each in memory of its own. */
+  const reads = (frames: ReadonlyArray<Uint8Array>, size: number) => {
+    const stream = Buffer.concat(
+      frames.flatMap((frame) => [Uint8Array.of(0, 0, frame.length >> 8, frame.length), frame])
+    )
+    const chunks: Array<Uint8Array> = []
+    for (let at = 0; at < stream.length; at += size) {
+      // as the platform gives them: a Buffer's own slice is no copy
+      const chunk = Buffer.allocUnsafeSlow(Math.min(size, stream.length - at))
+      stream.copy(chunk, 0, at)
+      chunks.push(chunk)
+    }
+    return chunks
+  }
+
+  it("is given back once every frame in it is spent, and not before, wherever reads cut them", () => {
+    const frames = Array.from({ length: 60 }, (_, i) => bytes(8000 + i, i + 1))
+    for (const size of [16 * 1024, 20_000, 24_007, 64 * 1024, 8005 * 3 + 1, 8005 * 3 + 3]) {
+      const slabs = new Slabs()
+      const framer = new Framer(64 * 1024)
+      const chunks = reads(frames, size)
+      const seen: Array<Uint8Array> = []
+      const spend = (some: ReadonlyArray<Uint8Array>) => {
+        for (const frame of some) {
+          seen.push(Uint8Array.from(frame))
+          slabs.spent(frame)
+        }
+      }
+      let waiting: ReadonlyArray<Uint8Array> = []
+      for (const [index, chunk] of chunks.entries()) {
+        const complete = framer.feed(chunk)
+        slabs.hold(chunk, complete)
+        spend(waiting)
+        // some are looked at before the next read has come, some after
+        waiting = index % 2 === 0 ? complete : []
+        if (index % 2 === 1) spend(complete)
+      }
+      spend(waiting)
+      assert.deepStrictEqual(seen, frames)
+      const back = chunks.filter((chunk) => chunk.length === 0).length
+      assert.isAtLeast(back, chunks.length - 3, `${back} of ${chunks.length} with reads of ${size}`)
+    }
+  })
+
+  it("is kept while one frame in it is not spent, and where reads are small", () => {
+    const slabs = new Slabs()
+    const chunk = new Uint8Array(32 * 1024)
+    const frames = [chunk.subarray(0, 10), chunk.subarray(10, 20)]
+    slabs.hold(chunk, frames)
+    slabs.spent(frames[0]!)
+    assert.strictEqual(chunk.length, 32 * 1024)
+    const small = new Uint8Array(100)
+    slabs.hold(small, [small])
+    slabs.spent(small)
+    assert.strictEqual(small.length, 100)
   })
 })

@@ -20,7 +20,7 @@ export class Framer {
     return this.held > 0
   }
 
-  /** The frames that are complete with this chunk. They may share its memory. */
+  /** The frames that are complete with this chunk. They may share its memory, which nothing else does then. */
   feed(chunk: Uint8Array): Array<Uint8Array> {
     const frames: Array<Uint8Array> = []
     let rest = chunk
@@ -35,6 +35,10 @@ export class Framer {
         }
       }
       rest = this.keep(rest, frames)
+    }
+    // what has begun is not to hold on to the frames before it
+    if (frames.length > 0 && this.parts.length > 0) {
+      this.parts = this.parts.map((part) => part.buffer === chunk.buffer ? new Uint8Array(part) : part)
     }
     return frames
   }

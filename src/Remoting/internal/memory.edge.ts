@@ -1,5 +1,41 @@
-/** Memory that nobody has written to yet. An edge because only the platform's `Buffer` gives it. */
+/** Memory from the platform and back to it, where its own ways cost too much. */
 
 /** For whoever fills it to the last byte: clearing ten megabytes first would hold up everything else. */
 export const unwritten = (bytes: number): Uint8Array<ArrayBuffer> =>
   new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer as ArrayBuffer)
+
+/** Reads of fewer bytes are left to the collector. */
+const least = 16 * 1024
+
+interface Transferable {
+  readonly transfer?: (length: number) => ArrayBuffer
+}
+
+/**
+ * What was read into, given back as soon as all frames in it are spent: else ten megabytes that came are ten megabytes for the
+ * collector, which goes over the whole heap for every few of them.
+ */
+export class Slabs {
+  /** frames that are not spent, by their memory */
+  private readonly left = new WeakMap<ArrayBufferLike, number>()
+
+  /** Frames of one read, whose memory nothing else looks at. */
+  hold(read: Uint8Array, frames: ReadonlyArray<Uint8Array>): void {
+    const { buffer } = read
+    if (read.length < least || buffer.byteLength !== read.length) return
+    let count = 0
+    for (const frame of frames) if (frame.buffer === buffer) count++
+    this.left.set(buffer, count)
+  }
+
+  /** Nobody will look at that frame any more. */
+  spent({ buffer }: Uint8Array): void {
+    const left = this.left.get(buffer)
+    if (left === undefined) return
+    if (left > 1) this.left.set(buffer, left - 1)
+    else {
+      this.left.delete(buffer)
+      ;(buffer as Transferable).transfer?.(0)
+    }
+  }
+}

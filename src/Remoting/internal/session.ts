@@ -371,7 +371,8 @@ export class Session {
         case FrameType.Chunk:
           this.unsettled += frame.length
           this.checkWindow()
-          return this.onPiece(reader, frame.length)
+          this.onPiece(reader, frame.length)
+          return this.connection.spent?.(frame)
         case FrameType.Deflated:
           return this.onFrame(unpack(reader, this.options.self.maxFrameBytes))
         case FrameType.Control:

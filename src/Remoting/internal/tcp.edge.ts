@@ -9,6 +9,7 @@ import * as tls from "node:tls"
 import { FrameTooLarge, NodeUnreachable } from "../../Actor/errors.ts"
 import type { Connection } from "../Transport.ts"
 import { Framer, headerBytes } from "./framer.ts"
+import { Slabs } from "./memory.edge.ts"
 import { certifies, hideKey, refusedCertificate, type TlsMaterial, untrusted } from "./tls.edge.ts"
 import { Malformed } from "./wire.ts"
 
@@ -55,6 +56,7 @@ class SocketConnection implements Connection {
   private readonly socket: net.Socket
   private readonly options: SocketOptions
   private readonly framer: Framer
+  private readonly slabs = new Slabs()
   private inbox: Array<Uint8Array> = []
   private inboxLength = 0
   private begun: number | undefined
@@ -100,6 +102,7 @@ class SocketConnection implements Connection {
         if (now - this.begun > this.options.frameTimeout) throw new Malformed("a frame took too long")
       }
       if (frames.length === 0) return
+      this.slabs.hold(chunk, frames)
       for (const frame of frames) this.inboxLength += frame.length
       if (this.inbox.length === 0) this.inbox = frames
       else this.inbox.push(...frames)
@@ -178,6 +181,8 @@ class SocketConnection implements Connection {
   }
 
   readonly unsent = (): number => this.writing + this.pendingLength
+
+  readonly spent = (frame: Uint8Array): void => this.slabs.spent(frame)
 
   readonly onIdle = (listener: () => void): void => {
     this.listener = listener
