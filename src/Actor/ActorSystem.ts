@@ -121,7 +121,7 @@ export class ActorSystem extends Context.Service<ActorSystem, {
    * grace). Idempotent: no such actor is success. A later life of the name, in another place, is left alone.
    */
   readonly stop: (ref: ActorRef, options?: {
-    /** what waits is handled first; default: nothing is. `AskTimeout` and its like are no failure here: then it stops with the rest */
+    /** what waits, and what goes on beside the mailbox, is handled first; default: nothing is. `AskTimeout` and its like are no failure here: then it stops with the rest */
     readonly drain?: Duration.Input | undefined
     readonly now?: boolean | undefined
   }) => Effect.Effect<void, StopError>

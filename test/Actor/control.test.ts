@@ -161,6 +161,25 @@ describe("stop", () => {
       })
     ))
 
+  it.effect("said by an asker in the very moment in which a restart cuts its answer off, is the end, after the finalizers", () =>
+    run((system, log) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Node, "a")
+        const asking = yield* fork(
+          Effect.exit(ref.ask.Fork({ millis: 1000 })).pipe(
+            Effect.andThen(system.stop(ref)),
+            Effect.andThen(Effect.sync(() => log.push("stopped")))
+          )
+        )
+        yield* settle
+        yield* ref.tell.Crash()
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.join(asking)
+        assert.deepStrictEqual(log, ["a start", "a end", "stopped"])
+        assert.deepStrictEqual(yield* system.inspect, [])
+      })
+    ))
+
   it.effect("of a child stops the child alone", () =>
     run((system, log) =>
       Effect.gen(function*() {
@@ -206,6 +225,23 @@ describe("stop", () => {
           assert.deepStrictEqual(dead, [])
         }), { mailbox }))
   }
+
+  it.effect("with drain waits for what goes on beside the mailbox, too, for as long as it may", () =>
+    run((system) =>
+      Effect.gen(function*() {
+        for (const [drain, answered] of [["1 minute", true], ["50 millis", false]] as const) {
+          const ref = yield* system.spawn(Node, "a")
+          const beside = yield* fork(Effect.exit(ref.ask.Fork({ millis: 100 })))
+          yield* settle
+          const stopping = yield* fork(system.stop(ref, { drain }))
+          yield* TestClock.adjust(99)
+          assert.strictEqual(stopping.pollUnsafe() === undefined, answered)
+          yield* TestClock.adjust(1)
+          yield* Fiber.join(stopping)
+          assert.strictEqual((yield* Fiber.join(beside))._tag, answered ? "Success" : "Failure")
+        }
+      })
+    ))
 
   it.effect("suspends and drains in turn, also while others go on sending to a full mailbox", () =>
     run((system) =>

@@ -572,6 +572,26 @@ describe("start", () => {
       }).pipe(Effect.provide(live.pipe(Layer.provideMerge(layerLocal))))
     }))
 
+  it.effect("a spawn that is retried after it failed starts anew each time, and may succeed", () =>
+    Effect.gen(function*() {
+      let starts = 0
+      const Fragile = Actor.make("Fragile", { protocol: [] })
+      const live = Fragile.toLayer(
+        Effect.suspend(() => ++starts < 3 ? Effect.fail("not yet") : Effect.succeed(Fragile.of({}))),
+        { start: { retries: 0 } }
+      )
+      yield* Effect.gen(function*() {
+        const system = yield* ActorSystem.ActorSystem
+        const ref = yield* Effect.retry(system.spawn(Fragile, "f"), { times: 2 })
+        assert.strictEqual(starts, 3)
+        yield* system.stop(ref)
+        starts = 0
+        const again = Effect.suspend(() => system.spawn(Fragile, "f"))
+        yield* Effect.catchTag(again, "StartFailed", () => Effect.catchTag(again, "StartFailed", () => again))
+        assert.strictEqual(starts, 3)
+      }).pipe(Effect.provide(live.pipe(Layer.provideMerge(layerLocal))))
+    }))
+
   it.effect("whatever way a start ends, its finalizers run once, the last first, and one of them that fails holds up nothing", () =>
     Effect.gen(function*() {
       const log: Array<string> = []

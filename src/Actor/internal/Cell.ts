@@ -147,7 +147,8 @@ export class Cell extends CellLife implements Carrier {
   }
 
   reattached(worker: Worker): void {
-    this.extras!.detached.delete(worker)
+    const { detached } = this.extras!
+    if (detached.delete(worker) && detached.size === 0) this.openBarriers()
   }
 
   /**

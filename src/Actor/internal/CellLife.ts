@@ -348,7 +348,6 @@ export abstract class CellLife extends CellMailbox {
     this.status = Status.Stopping
     if (extras.deadline !== undefined) this.host.timeouts.cancel(extras.deadline)
     if (extras.startWaiters.length > 0) extras.failure ??= this.startFailed("it was stopped while it started")
-    if (extras.failure !== undefined) this.tellStarted(Exit.fail(extras.failure))
     const rest = this.refuseAll(extras)
     const scope = this.scope
     this.scope = undefined
@@ -358,6 +357,8 @@ export abstract class CellLife extends CellMailbox {
       this.status = Status.Stopped
       extras.parent?.extras!.children!.delete(this.name)
       this.host.stopped(this.cell, extras.stopReason)
+      // Whoever tries again finds the name free.
+      if (extras.failure !== undefined) this.tellStarted(Exit.fail(extras.failure))
       if (rest.length > 0) followOn(this.cell, rest)
       for (const watcher of extras.watchers ?? []) watcher.ended(extras.stopReason)
       const waiters = extras.stopWaiters
@@ -411,11 +412,13 @@ export abstract class CellLife extends CellMailbox {
       extras.streams = undefined
       const detached = [...extras.detached]
       extras.detached.clear()
+      // Askers are told on this stack, and what they do next may be to stop this very actor: that waits until the scope is closed.
+      extras.closing = true
+      this.openBarriers()
       for (const worker of detached) worker.fiber?.interruptUnsafe()
       if (extras.children !== undefined && extras.children.size > 0) {
         const children = [...extras.children.values()]
         let left = children.length
-        extras.closing = true
         for (const child of children) {
           child.whenStopped(() => {
             if (--left > 0) return
@@ -426,6 +429,7 @@ export abstract class CellLife extends CellMailbox {
         }
         return
       }
+      extras.closing = false
     }
     this.closeScope(scope, exit, then)
   }
@@ -445,6 +449,15 @@ export abstract class CellLife extends CellMailbox {
       }
       then()
     })
+  }
+
+  /** Nothing is beside the mailbox any more. */
+  protected openBarriers(): void {
+    const extras = this.extras!
+    const { barriers } = extras
+    if (barriers.length === 0) return
+    extras.barriers = []
+    for (const envelope of barriers) envelope.succeed(undefined)
   }
 
   // ---- receive timeout -------------------------------------------------------------------------------------------------

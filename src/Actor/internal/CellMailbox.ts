@@ -161,9 +161,11 @@ export abstract class CellMailbox implements HostedActor {
     else if (overflow === "backpressure") return Accepted.Wait
     else if (overflow === "dropNewest") this.drop(envelope)
     else {
-      this.drop(mailbox.drop === undefined ? mailbox.shift() : mailbox.drop())
+      const dropped = mailbox.drop === undefined ? mailbox.shift() : mailbox.drop()
       this.taken()
       this.push(mailbox, envelope)
+      // Last, because its asker may send the next one on this very stack.
+      this.drop(dropped)
     }
     return Accepted.Yes
   }

@@ -70,6 +70,8 @@ export class Extras {
   /** told to undo what this incarnation set up outside of its scope: watches of others */
   readonly undo = new Set<() => void>()
   readonly detached = new Set<Worker>()
+  /** whoever waits until nothing is detached */
+  barriers: Array<Envelope> = []
   streams: Map<number, StreamSession> | undefined = undefined
   /** number of the last stream: a late pull of one of an earlier behaviour must not meet one of this */
   lastStream = 0

@@ -21,7 +21,7 @@ export const watchTag = "$watch"
 export const suspendTag = "$suspend"
 /** Lets a suspended actor go on; the one message that it handles while suspended. */
 export const reinstateTag = "$reinstate"
-/** Answers when all messages before it have been handled. */
+/** Answers when all messages before it have been handled, those beside the mailbox included. */
 export const barrierTag = "$barrier"
 /** Builds the behaviour anew, once the messages before it are handled. */
 export const restartTag = "$restart"
@@ -132,7 +132,9 @@ export const systemMessage = (cell: Cell, envelope: Envelope): boolean => {
       return true
     case barrierTag:
       if (cell.status > Status.Busy) return false
-      envelope.succeed(undefined)
+      // What goes on beside the mailbox is of before, too.
+      if (cell.extras !== undefined && cell.extras.detached.size > 0) cell.extras.barriers.push(envelope)
+      else envelope.succeed(undefined)
       return true
     default:
       return urgentMessage(cell, envelope)
