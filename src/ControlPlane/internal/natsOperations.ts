@@ -161,50 +161,61 @@ export const makeOperations = (
 
   const guarded = (expected: Revision) => replicated && expected !== "0"
 
-  const publish = Effect.fnUntraced(function*(
+  /** What the server's answer to a write says; `before` and `losses` are what was known when it was sent. */
+  const published = (
     key: string,
-    value: string,
-    expected: Revision,
-    messageId: string,
-    marker: boolean,
-    timeoutMillis: number
-  ): Effect.fn.Return<Published, LinkFailure | InvalidData | StoreUnavailable> {
-    const before = seen.highest
-    const losses = seen.losses
-    const message = yield* link.request(subjectOf(bucket, key), value, timeoutMillis, [
-      [idHeader, messageId],
-      ["Nats-Expected-Last-Subject-Sequence", expected],
-      ...(guarded(expected) ? [["Nats-Expected-Last-Sequence", String(streamLast)] as const] : []),
-      ...(marker ? [["KV-Operation", "DEL"] as const] : [])
-    ])
-    const reply: PubAck & Reply = yield* parseReply<PubAck>(message)
+    reply: PubAck & Reply,
+    before: number,
+    losses: number
+  ): Effect.Effect<Published, LinkFailure | InvalidData> => {
     if (reply.error === undefined) {
-      if (!reply.duplicate) {
-        streamLast = Math.max(streamLast, reply.seq)
-        // what was acknowledged before this write began must lie below it
-        if (reply.seq <= before && losses === seen.losses) {
-          const loss = fallen(bucket.name, reply.seq - 1, seen)
-          noteLoss(seen, loss, reply.seq)
-          yield* Effect.logWarning(`nats: ${loss}`)
-        } else see(seen, reply.seq)
+      if (reply.duplicate) return Effect.succeed({ _tag: "Duplicate" })
+      const applied: Published = { _tag: "Applied", revision: String(reply.seq) }
+      streamLast = Math.max(streamLast, reply.seq)
+      // what was acknowledged before this write began must lie below it
+      if (reply.seq > before || losses !== seen.losses) {
+        see(seen, reply.seq)
+        return Effect.succeed(applied)
       }
-      return reply.duplicate ? { _tag: "Duplicate" } : { _tag: "Applied", revision: String(reply.seq) }
+      const loss = fallen(bucket.name, reply.seq - 1, seen)
+      noteLoss(seen, loss, reply.seq)
+      return Effect.as(Effect.logWarning(`nats: ${loss}`), applied)
     }
     const { code, description, err_code } = reply.error
     if (conflicts(err_code)) {
       const told = /(\d+)\s*$/.exec(description)?.[1]
       // the number is the stream's last or the key's; one that is too low is corrected by the next refusal
       if (told !== undefined) streamLast = Number(told)
-      return { _tag: "Conflict" }
+      return Effect.succeed({ _tag: "Conflict" })
     }
     if (err_code === codes.messageTooLarge) {
-      return yield* new InvalidData({ what: `value of ${key}`, reason: description })
+      return Effect.fail(new InvalidData({ what: `value of ${key}`, reason: description }))
     }
     // Refused before it was stored, for now (no leader, no space to work) or for good (limits).
-    return yield* code >= 500
-      ? new LinkFailure({ kind: "NoResponders", reason: description })
-      : new LinkFailure({ kind: "Denied", reason: description })
-  })
+    return Effect.fail(new LinkFailure({ kind: code >= 500 ? "NoResponders" : "Denied", reason: description }))
+  }
+
+  const publish = (
+    key: string,
+    value: string,
+    expected: Revision,
+    messageId: string,
+    marker: boolean,
+    timeoutMillis: number
+  ): Effect.Effect<Published, LinkFailure | InvalidData> => {
+    const before = seen.highest
+    const losses = seen.losses
+    const headers: Array<readonly [string, string]> = [
+      [idHeader, messageId],
+      ["Nats-Expected-Last-Subject-Sequence", expected]
+    ]
+    if (guarded(expected)) headers.push(["Nats-Expected-Last-Sequence", String(streamLast)])
+    if (marker) headers.push(["KV-Operation", "DEL"])
+    return Effect.flatMap(
+      link.request(subjectOf(bucket, key), value, timeoutMillis, headers),
+      (message) => Effect.flatMap(parseReply<PubAck>(message), (reply) => published(key, reply, before, losses))
+    )
+  }
 
   /** Was the message with this id applied? Only its presence proves anything. */
   const readBack = (operation: string, key: string, messageId: string, timeoutMillis: number) =>

@@ -43,19 +43,19 @@ const valueProblem = (value: string, maxValueBytes: number): string | undefined 
 /** what is wrong, shortened so that a huge key does not become a huge error */
 const shown = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}...` : text)
 
-const check = (what: string, problem: string | undefined): Effect.Effect<void, InvalidData> =>
-  problem === undefined ? Effect.void : Effect.fail(new InvalidData({ what, reason: problem }))
+const check = (what: string, of: string, problem: string | undefined): Effect.Effect<void, InvalidData> =>
+  problem === undefined ? Effect.void : Effect.fail(new InvalidData({ what: `${what} ${shown(of)}`, reason: problem }))
 
-export const checkKey = (key: string): Effect.Effect<void, InvalidData> => check(`key ${shown(key)}`, keyProblem(key))
+export const checkKey = (key: string): Effect.Effect<void, InvalidData> => check("key", key, keyProblem(key))
 
 export const checkPrefix = (prefix: string): Effect.Effect<void, InvalidData> =>
-  check(`prefix ${shown(prefix)}`, prefixProblem(prefix))
+  check("prefix", prefix, prefixProblem(prefix))
 
 export const checkEntry = (key: string, value: string, maxValueBytes: number): Effect.Effect<void, InvalidData> => {
   const problem = keyProblem(key)
   return problem === undefined
-    ? check(`value of ${shown(key)}`, valueProblem(value, maxValueBytes))
-    : check(`key ${shown(key)}`, problem)
+    ? check("value of", key, valueProblem(value, maxValueBytes))
+    : check("key", key, problem)
 }
 
 /** Can this be the revision of an entry? Zero, which some stores give to absent keys, and what is no number cannot. */
