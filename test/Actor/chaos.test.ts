@@ -12,6 +12,10 @@ const Step = Schema.Literals([
   "slow",
   "crash",
   "ask",
+  "askThenStop",
+  "askThenRestart",
+  "askThenTell",
+  "askThenSpawn",
   "askSlow",
   "askCrash",
   "suspend",
@@ -151,6 +155,31 @@ describe("an actor under random use", () => {
                 if (Exit.isSuccess(told)) accepted++
                 break
               }
+              // What an asker does next runs on the stack of whoever told it.
+              case "askThenStop":
+              case "askThenRestart":
+              case "askThenTell":
+              case "askThenSpawn": {
+                const then: Effect.Effect<unknown, unknown> = step === "askThenStop"
+                  ? Effect.suspend(() => system.stop(ref))
+                  : step === "askThenRestart"
+                  ? Effect.suspend(() => system.restart(ref))
+                  : step === "askThenTell"
+                  ? Effect.suspend(() =>
+                    Effect.tap(
+                      ref.tell.Work({ id: -id, millis: 0, mode: id % 2 === 0 ? "crash" : "plain" }),
+                      () => Effect.sync(() => void accepted++)
+                    )
+                  )
+                  : Effect.tap(system.spawn(Subject, "s"), (again) => Effect.sync(() => void (ref = again)))
+                const asked = ref.ask.Work({ ...message, mode: id % 3 === 0 ? "fork" : "plain", millis: 10 })
+                asks.push(
+                  yield* Effect.forkChild(Effect.tap(Effect.exit(asked), () => Effect.exit(then)), {
+                    startImmediately: true
+                  })
+                )
+                break
+              }
               case "ask":
               case "askSlow":
               case "askCrash":
@@ -192,9 +221,12 @@ describe("an actor under random use", () => {
             }
           }
           yield* TestClock.adjust("10 seconds")
-          const stopping = yield* Effect.forkChild(system.stop(ref), { startImmediately: true })
-          yield* TestClock.adjust("10 seconds")
-          yield* Fiber.join(stopping)
+          // An asker that is told by the end itself may spawn it anew.
+          for (let time = 0; time < 20 && (yield* system.inspect).length > 1; time++) {
+            const stopping = yield* Effect.forkChild(system.stop(ref), { startImmediately: true })
+            yield* TestClock.adjust("10 seconds")
+            yield* Fiber.join(stopping)
+          }
           // Every asker has its answer, and no message has two fates or none.
           let asksRefusedUnhandled = 0
           for (const ask of asks) {
