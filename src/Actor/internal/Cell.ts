@@ -1,5 +1,5 @@
 /**
- * One actor. How it takes messages in is in `CellMailbox`, how it lives and ends in `CellLife`; here is how it handles them.
+ * One actor. How it takes messages in is in `CellMailbox`, how it ends in `CellEnd`, how it lives in `CellLife`; here is how it handles them.
  *
  * Invariants: one handler at a time, but for those that detached themselves; an idle cell holds no fiber; a message that was
  * accepted is handled, refused, taken back by its asker, or told as a dead letter.

@@ -1,5 +1,5 @@
 /**
- * The half of a cell that takes messages in and gives them out: the mailbox with its bounds, and the lanes that overtake it.
+ * The part of a cell that takes messages in and gives them out: the mailbox with its bounds, and the lanes that overtake it.
  *
  * Invariant: a message that was accepted leaves through `poll`, or is dropped as a dead letter.
  */

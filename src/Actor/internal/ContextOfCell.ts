@@ -10,7 +10,7 @@ import type { Cell, HandlerTable } from "./Cell.ts"
 import { propsCodec } from "./codecs.ts"
 import { Forwarded } from "./Envelope.ts"
 import { Alarm } from "./Extras.ts"
-import type { Ref } from "./RefRuntime.ts"
+import type { Ref } from "./Ref.ts"
 import { Ring } from "./Ring.ts"
 import { followEnd, watchHere } from "./watching.ts"
 

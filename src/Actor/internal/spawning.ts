@@ -6,7 +6,8 @@ import type { DataCenterSelector, Placement, SpawnSpec, Strategy, Target } from 
 import { propsCodec } from "./codecs.ts"
 import { type Host, placesOn } from "./Host.ts"
 import { nameTrouble } from "./nameRules.ts"
-import type { Ref, RefRuntime } from "./RefRuntime.ts"
+import type { Ref } from "./Ref.ts"
+import type { RefRuntime } from "./RefRuntime.ts"
 
 export interface SpawnOptions {
   readonly id?: string | undefined

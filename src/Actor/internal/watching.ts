@@ -4,7 +4,7 @@ import type { StopReason } from "../SystemEvents.ts"
 import type { Cell } from "./Cell.ts"
 import type { Watcher } from "./Extras.ts"
 import type { Host } from "./Host.ts"
-import type { Ref } from "./RefRuntime.ts"
+import type { Ref } from "./Ref.ts"
 import { watchTag } from "./systemMessages.ts"
 
 /** milliseconds that one question may stay open at the other side, and that its asker waits */
