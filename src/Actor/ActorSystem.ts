@@ -120,6 +120,7 @@ export class ActorSystem extends Context.Service<ActorSystem, {
    * when this returns. With `drain` what waits now is handled first, for at most that long; with `now` the message in hand is
    * interrupted at once, and those of its children (from another node as soon as word of it comes; should that be lost, after the
    * grace). Idempotent: no such actor is success. A later life of the name, in another place, is left alone.
+   * An actor stops itself by `ActorContext.stop`; with this one its handler would wait for its own end until the grace is over.
    */
   readonly stop: (ref: ActorRef, options?: {
     /** what waits, and what goes on beside the mailbox, is handled first; default: nothing is. `AskTimeout` and its like are no failure here: then it stops with the rest */

@@ -620,6 +620,29 @@ describe("jobs", () => {
     )
   })
 
+  it.effect("a job may cancel, pause or replace itself, and others go on", () =>
+    on(counter([]))(() =>
+      Effect.gen(function*() {
+        const jobs = yield* Jobs.Jobs
+        const log: Array<string> = []
+        const note = (what: string) => Effect.sync(() => void log.push(what))
+        yield* jobs.every("cancels", "1 second", Effect.andThen(note("cancels"), jobs.cancel("cancels")))
+        yield* jobs.every("pauses", "1 second", Effect.andThen(note("pauses"), jobs.pause("pauses")))
+        yield* jobs.every(
+          "replaces",
+          "1 second",
+          Effect.andThen(note("replaces"), jobs.once("replaces", "5 seconds", note("replaced")))
+        )
+        yield* jobs.every("other", "4 seconds", note("other"))
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(log, ["cancels", "pauses", "replaces", "other", "replaced", "other"])
+        assert.deepStrictEqual((yield* jobs.list).map((job) => [job.id, job.paused]), [["pauses", true], [
+          "other",
+          false
+        ]])
+      })
+    ))
+
   it.effect("a job that fails is logged and goes on", () =>
     on(counter([]))(() =>
       Effect.gen(function*() {
