@@ -424,6 +424,22 @@ export const cases: ReadonlyArray<ActorCase> = [
         }))
   },
   {
+    name: "large bytes that are given away before they have left fail their message typed, and no other",
+    run: (nodes) =>
+      Effect.gen(function*() {
+        yield* nodes.b.spawn(Player, "there")
+        const player = yield* nodes.a.actorOf(Player, "there")
+        assert.strictEqual(yield* settle(nodes, player.ask.Echo({ text: "first" })), "first")
+        const bytes = new Uint8Array(900_000)
+        const asking = yield* begin(Effect.flip(player.ask.Length({ bytes })))
+        const next = yield* begin(player.ask.Echo({ text: "next" }))
+        structuredClone(bytes, { transfer: [bytes.buffer] })
+        const error = yield* settle(nodes, Fiber.join(asking))
+        assert.strictEqual(error._tag, "InvalidData")
+        assert.strictEqual(yield* settle(nodes, Fiber.join(next)), "next")
+      })
+  },
+  {
     name: "a large byte array goes there and back as it was, and what is behind it to the same actor does not pass it",
     run: (nodes) =>
       bothWays(nodes, (player, name) =>

@@ -41,6 +41,8 @@ export class Bulk {
   cancelled = false
   /** it was given up half way, and the peer knows */
   abandoned = false
+  /** because bytes of it were given away by their owner */
+  lost = false
   private readonly inParts: boolean
   private buffer = 0
   private offset = 0
@@ -72,8 +74,9 @@ export class Bulk {
   /** Writes the next piece, or that none will follow; `pieceBytes` at most. */
   write(writer: Writer): void {
     // by reference, so its owner may have given it away meanwhile
-    const lost = this.buffers.some(({ bytes, length }, index) => index >= this.buffer && bytes.length !== length)
-    if (this.inParts && (this.cancelled || lost)) {
+    this.lost = this.inParts &&
+      this.buffers.some(({ bytes, length }, index) => index >= this.buffer && bytes.length !== length)
+    if (this.lost || (this.inParts && this.cancelled)) {
       this.abandoned = true
       writer.byte(Flag.Last | Flag.Abandoned)
       return

@@ -121,7 +121,6 @@ export class Messages {
         message,
         payload,
         beside,
-        false,
         (head) => head.byte(Op.Tell).varint(inlineTarget).varint(tag.number)
       )
       return undefined
@@ -200,7 +199,6 @@ export class Messages {
         asker,
         payload,
         beside,
-        true,
         (head) =>
           head.byte(Op.Ask).varint(inlineTarget).varint(tag.number).number(asker.slot, asker.use).varint(timeout)
       )
@@ -242,7 +240,6 @@ export class Messages {
     message: Message,
     payload: Uint8Array,
     beside: Detached | undefined,
-    asked: boolean,
     operation: (head: Writer) => Writer
   ): Bulk {
     const key = targetKey(to)
@@ -252,19 +249,24 @@ export class Messages {
     if (beside !== undefined) besideTo(head, beside)
     head.byte(Op.Inline).text(to.kind).text(to.name).varint(to.placement).varint(to.epoch)
     operation(head).varint(payload.length)
-    const bulk = new Bulk(head.take(), payload, partsOf(session, tables, beside), session.written, ({ left }) => {
+    const bulk = new Bulk(head.take(), payload, partsOf(session, tables, beside), session.written, (bulk) => {
       const others = tables.bulkTo.get(key)! - 1
       if (others === 0) tables.bulkTo.delete(key)
       else tables.bulkTo.set(key, others)
       // an ask fails typed; a message that nobody waits for is a dead letter
-      if (asked || session.over === undefined || left === bulk.length) return
-      this.options.publish({
-        _tag: "DeadLetter",
-        to: to.name,
-        kind: to.kind,
-        message: message.tag,
-        reason: "NodeLost"
-      })
+      if (message instanceof Asker) {
+        if (bulk.lost && tables.asks.take(message.slot, message.use) !== undefined) {
+          message.refuse(takenAway(message.tag))
+        }
+      } else if (bulk.left < bulk.length) {
+        this.options.publish({
+          _tag: "DeadLetter",
+          to: to.name,
+          kind: to.kind,
+          message: message.tag,
+          reason: bulk.lost ? "Undecodable" : "NodeLost"
+        })
+      }
     })
     tables.bulkTo.set(key, (tables.bulkTo.get(key) ?? 0) + 1)
     session.sendBulk(bulk)
@@ -695,7 +697,11 @@ export class Messages {
       const head = new Writer()
       if (beside !== undefined) besideTo(head, beside)
       head.byte(op).number(slot, use).varint(bytes.length)
-      session.sendBulk(new Bulk(head.take(), bytes, partsOf(session, tables, beside), session.written, () => {}))
+      session.sendBulk(
+        new Bulk(head.take(), bytes, partsOf(session, tables, beside), session.written, (bulk) => {
+          if (bulk.lost) this.refuse(session, slot, use, takenAway(what))
+        })
+      )
     } else session.writer(bytes.length + overhead).byte(op).number(slot, use).blob(bytes)
     session.wrote()
   }
@@ -874,3 +880,5 @@ const at = <A>(values: ReadonlyArray<A>, index: number): A => {
   if (value === undefined) throw new Malformed("a number that was never given")
   return value
 }
+
+const takenAway = (what: string) => new InvalidData({ what, reason: "its bytes were given away before they had left" })
