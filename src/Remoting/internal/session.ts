@@ -343,7 +343,8 @@ export class Session {
   readonly run: Effect.Effect<void> = Effect.suspend(() =>
     this.connection.receive.pipe(
       Effect.flatMap((frames) => Effect.sync(() => this.take(frames))),
-      Effect.forever,
+      // it waits for the transport each time, which is turn enough for others
+      Effect.forever({ disableYield: true }),
       Effect.catch((error) => this.end(error.reason))
     )
   )
