@@ -489,6 +489,20 @@ describe("beside the mailbox", () => {
       })
     ))
 
+  it.effect("a handler that took too long is no excuse for those that fail after it", () =>
+    on(desk({ reentrancy: { messages: ["Held"], timeout: "1 second" } }))((system) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Desk, "d")
+        const stuck = yield* Effect.forkChild(Effect.exit(ref.ask.Held({ millis: 60_000 }, { timeout: "1 hour" })), {
+          startImmediately: true
+        })
+        yield* TestClock.adjust("2 seconds")
+        assert.match(String(yield* Fiber.join(stuck)), /longer than reentrancy allows/)
+        assert.notMatch(String(yield* Effect.flip(ref.ask.Crash())), /longer than reentrancy allows/)
+        assert.strictEqual((yield* system.inspectActor(ref)).restarts, 1)
+      })
+    ))
+
   it.effect("reentrancy off holds the mailbox while a handler suspends; for all messages none does", () =>
     Effect.gen(function*() {
       for (const messages of [undefined, "all"] as const) {

@@ -150,7 +150,7 @@ export class Worker {
       // Still marked, so that `unhandled` knows; the cell has other workers meanwhile.
       this.completed(cell, exit)
       cell.reattached(this)
-      this.detached = false
+      this.detached = this.late = false
       host.giveBack(this)
       return
     }
