@@ -64,10 +64,15 @@ interface Entry {
   readonly next: (wallMillis: number) => number
   /** on the monotonic clock, in milliseconds */
   due: number
+  /** the same on the wall clock as it was when that was said; what a cron job goes by */
+  at: number
   /** what was left when it was paused */
   left: number | undefined
   fired: number
 }
+
+/** milliseconds that the two clocks and a sleep may be apart; a wall clock that was put back by more counts anew */
+const earliest = 1_000
 
 export const make = Effect.gen(function*() {
   const clock = yield* Clock.Clock
@@ -75,8 +80,19 @@ export const make = Effect.gen(function*() {
   const entries = new Map<string, Entry>()
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
+  const firesIn = (entry: Entry, millis: number): void => {
+    entry.due = now() + millis
+    entry.at = clock.currentTimeMillisUnsafe() + millis
+  }
+
+  /** Until the time after the one that has come: a sleep that ended a moment early must not end at the same time again. */
+  const afterThis = ({ at, next }: Entry, wall: number): number => {
+    const early = at - wall
+    return early > 0 && early < earliest ? early + next(at) : next(wall)
+  }
+
   const run = (id: string, entry: Entry, first: number) => {
-    entry.due = now() + first
+    firesIn(entry, first)
     const loop: Effect.Effect<void> = Effect.suspend(() =>
       Effect.andThen(
         Effect.sleep(Duration.millis(Math.max(0, entry.due - now()))),
@@ -86,7 +102,8 @@ export const make = Effect.gen(function*() {
             entries.delete(id)
             return entry.work
           }
-          entry.due += entry.next(clock.currentTimeMillisUnsafe())
+          if (entry.kind === "interval") entry.due += entry.next(0)
+          else firesIn(entry, afterThis(entry, clock.currentTimeMillisUnsafe()))
           return Effect.andThen(entry.work, loop)
         })
       )
@@ -103,6 +120,7 @@ export const make = Effect.gen(function*() {
             Effect.logWarning(`the job ${id} failed`, cause)),
           next,
           due: 0,
+          at: 0,
           left: undefined,
           fired: 0
         }

@@ -1,7 +1,7 @@
 // What surrounds actors: passivation, streaming replies, routers, topics, jobs, events, metrics, spans.
 import { assert, describe, it } from "@effect/vitest"
 import { Actor, ActorContext, ActorMetrics, ActorSystem, Jobs, Router, SystemEvents, Topic } from "effect-troupe/Actor"
-import { Context, Duration, Effect, Fiber, Layer, Metric, Queue, Ref, Schema, Stream, Tracer } from "effect"
+import { Clock, Context, Duration, Effect, Fiber, Layer, Metric, Queue, Ref, Schema, Stream, Tracer } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
@@ -619,6 +619,26 @@ describe("jobs", () => {
       })
     )
   })
+
+  it.effect("cron fires once at each of its times, though sleeps end late, or a moment early", () =>
+    Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      const off = [12, 3, -1, 0, 7, 2, 11, -2]
+      let sleeps = 0
+      const inexact: Clock.Clock = Object.assign(Object.create(clock), {
+        sleep: (duration: Duration.Duration) =>
+          clock.sleep(Duration.millis(Duration.toMillis(duration) + off[sleeps++ % off.length]!))
+      })
+      const fired: Array<number> = []
+      yield* Effect.gen(function*() {
+        const jobs = yield* Jobs.Jobs
+        const note = Effect.sync(() => void fired.push(clock.currentTimeMillisUnsafe()))
+        yield* jobs.cron("cron", "* * * * *", note)
+        yield* TestClock.adjust("630 seconds")
+      }).pipe(Effect.provide(Jobs.layer), Effect.provideService(Clock.Clock, inexact))
+      assert.deepStrictEqual(fired.map((at) => Math.round(at / 60_000)), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+      assert.deepStrictEqual(fired.slice(0, 4), [60_012, 120_003, 179_999, 240_000])
+    }))
 
   it.effect("a job may cancel, pause or replace itself, and others go on", () =>
     on(counter([]))(() =>
