@@ -99,8 +99,12 @@ class Routees {
     this.ring = undefined
   }
 
-  /** The one for this message; undefined where there is none. */
+  /** The one for this message, of those that there are when this runs; undefined where there is none. */
   pick(message: Waiting): Effect.Effect<Ref | undefined> {
+    return Effect.suspend(() => this.choose(message))
+  }
+
+  private choose(message: Waiting): Effect.Effect<Ref | undefined> {
     const { list, strategy } = this
     if (list.length === 0) return Effect.succeed(undefined)
     if (strategy === "random") return Effect.map(Random.nextIntBetween(0, list.length - 1), (index) => list[index])
@@ -118,10 +122,8 @@ class Routees {
       this.ring ??= hashRing(list, (ref) => ref.name, strategy.virtualNodes ?? 150)
       return Effect.succeed(this.ring(strategy.consistentHash(message)))
     }
-    return Effect.sync(() => {
-      if (this.turn >= this.list.length) this.turn = 0
-      return this.list[this.turn++]
-    })
+    if (this.turn >= list.length) this.turn = 0
+    return Effect.succeed(list[this.turn++])
   }
 }
 

@@ -108,6 +108,28 @@ describe("a group", () => {
       })
     ))
 
+  it.effect("a message goes to those that are there when it is sent, not when it was made", () =>
+    on(part())((system) =>
+      Effect.gen(function*() {
+        const [one, two] = yield* spawnAll(system, 2)
+        const strategies: ReadonlyArray<Router.Strategy> = [
+          "roundRobin",
+          "random",
+          "leastMailbox",
+          { consistentHash: () => "k" },
+          { tailChopping: { interval: 100 } }
+        ]
+        for (const strategy of strategies) {
+          const group = Router.group("g", [one], { strategy })
+          const asked = who(group)
+          yield* group.remove(one)
+          const later = who(group)
+          yield* group.add(two!)
+          assert.deepStrictEqual([yield* asked, yield* later], ["e-2", "e-2"])
+        }
+      })
+    ))
+
   it.effect("a message may have any name, also one that looks like the runtime's own", () =>
     on(part())((system) =>
       Effect.gen(function*() {
