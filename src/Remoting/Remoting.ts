@@ -18,9 +18,11 @@ import { SystemEvents } from "../Actor/SystemEvents.ts"
 import { Entropy } from "./Entropy.edge.ts"
 import { partsCapability } from "./internal/bulk.ts"
 import { Calls } from "./internal/calls.ts"
+import { compactCapability } from "./internal/compact.ts"
 import { deflateCapability } from "./internal/compression.ts"
 import { relaying, sharedAddress } from "./internal/handshake.ts"
-import { compactCapability, Messages, noRoom } from "./internal/messages.ts"
+import { Messages } from "./internal/messages.ts"
+import { noRoom } from "./internal/outgoing.ts"
 import { Peers } from "./internal/peers.ts"
 import type { Session } from "./internal/session.ts"
 import { askUrgently, goesUrgently, serveUrgent, urgentCapability } from "./internal/urgent.ts"
@@ -123,6 +125,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     publish: events.publish,
     runFork
   })
+  const { outgoing } = messages
   const calls = new Calls({ timeouts, runFork, self: endpoint(self) })
   const peers: Peers = new Peers({
     transport,
@@ -206,7 +209,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     route?: Route
   ): Exit.Exit<void, TellError> | undefined => {
     if (session.over !== undefined) return Exit.fail(session.failure("NotSent"))
-    const error = messages.tell(session, to, message, route)
+    const error = outgoing.tell(session, to, message, route)
     return error === undefined ? Exit.void : error === noRoom ? undefined : Exit.fail(error)
   }
 
@@ -231,7 +234,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         askUrgently(urgent, session, to, asker)
         return Effect.sync(() => asker.abandon())
       }
-      if (messages.ask(session, to, asker)) return Effect.sync(() => asker.abandon())
+      if (outgoing.ask(session, to, asker)) return Effect.sync(() => asker.abandon())
       resume(Effect.flatMap(roomIn(session, true), () => request(session, to, message, timeout)))
     })
 
@@ -278,12 +281,12 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         )
       }),
     tryTell: (route, message) => {
-      const session = messages.sessionOf(route) ?? peers.open(route.address.node)
+      const session = outgoing.sessionOf(route) ?? peers.open(route.address.node)
       if (session === undefined) return sameNode(route.address.node, self) ? inner.tryTell?.(route, message) : undefined
       return session.hasRoom && !session.muted ? write(session, route.address, message, route) : undefined
     },
     tryAsk: (route, asker) => {
-      const session = messages.sessionOf(route) ?? peers.open(route.address.node)
+      const session = outgoing.sessionOf(route) ?? peers.open(route.address.node)
       if (session === undefined) {
         return sameNode(route.address.node, self) && (inner.tryAsk?.(route, asker) ?? false)
       }
@@ -292,7 +295,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         return true
       }
       if (!session.hasRoom || session.muted) return false
-      return messages.ask(session, route.address, asker, route)
+      return outgoing.ask(session, route.address, asker, route)
     }
   })
 

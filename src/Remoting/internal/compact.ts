@@ -7,6 +7,9 @@ import type { Layout } from "../../Actor/internal/layout.ts"
 import { latin1At, utf8Length, writeUtf8 } from "./text.edge.ts"
 import { Malformed, type Reader, type Writer } from "./wire.ts"
 
+/** Whoever names this understands kinds whose plain messages are compact. */
+export const compactCapability = "compact"
+
 export interface Compact {
   /** Throws for what does not fit the schema; the writer's length is anything then. */
   readonly write: (out: Writer, value: unknown) => void

@@ -35,6 +35,9 @@ export const Op = {
   Beside: 14
 } as const
 
+/** by their number on the wire */
+export const modes: ReadonlyArray<Mode> = ["evolving", "exact", "compact"]
+
 export const maxKinds = 1000
 export const maxTags = 10_000
 /** Targets that one session knows at a time; the sender forgets all and begins anew. */
@@ -178,6 +181,9 @@ export class Tables implements Carrier {
     if (interrupted || (asker.cargo instanceof Bulk && !asker.cargo.over)) cancel(this, asker)
   }
 }
+
+/** What is kept about that session, from its first message on. */
+export const tablesOf = (session: Session): Tables => (session.data ??= new Tables(session)) as Tables
 
 /**
  * Asks in flight. An ask's number is a slot and how often slots were used, so that a late answer never meets another ask; a Map
