@@ -1,43 +1,32 @@
 /**
- * Who this node is connected to. Dials lazily, one session a peer; accepts what proves itself; beats the hearts of all with one
- * fiber; backs off from peers that do not answer; refuses those whose lease is closed.
+ * Who this node is connected to: one session a peer. Accepts what proves itself; beats the hearts of all with one fiber; refuses
+ * those whose lease is closed.
  *
  * Each side sends what it starts on the session that it dialed, and answers on the one a question came in. So the order from one
  * node to another is that of one connection; a newer session of the same dialer ends the older one before it carries anything.
+ *
+ * Not for: how a session comes about by dialing (`dials`), nor what it carries.
  */
-import { type Clock, Duration, Effect, Exit, Fiber, Queue, type Random, Result, Schedule, Scope } from "effect"
+import { type Clock, Duration, Effect, type Fiber, Queue, type Random, Schedule, type Scope } from "effect"
 import { type NodeAddress, nodeKey } from "../../Actor/Address.ts"
-import { NodeUnreachable } from "../../Actor/errors.ts"
 import type { SystemEvents } from "../../Actor/SystemEvents.ts"
 import { type RemotingSettings, secretsOf } from "../Settings.ts"
 import type { Connection, Transport } from "../Transport.ts"
-import { describe, greet, type GreetingError, isUnanswered, type Met } from "./greeting.ts"
 import { deflateFrom } from "./compression.ts"
+import { Dials } from "./dials.ts"
+import { greet, type GreetingError, type Met } from "./greeting.ts"
 import * as Handshake from "./handshake.ts"
 import { Buffers, Session, type SessionOptions } from "./session.ts"
-import { type Gateways, Reach } from "./reach.ts"
+import { type Gateways, Reach, type ReachOptions } from "./reach.ts"
 import * as Relay from "./relay.ts"
 import { Turns } from "./turns.ts"
 
 /** Connections that have not proved who they are yet; more are closed at once. */
 const maxHandshakes = 256
-/** Incarnations and endpoints that are remembered; the oldest are forgotten. */
+/** Incarnations that are remembered; the oldest are forgotten. */
 const maxRemembered = 10_000
-/** Dials for one node at an address that others share, before it is given up. */
-const maxSharedDials = 12
-/** Dials of a connection that ends before anybody has answered, as a load balancer does whose choice is down. */
-const maxUnansweredDials = 3
 /** Outsiders whose frames are carried at once; more are refused. */
 const maxRelayed = 1_000
-/** The wait between such dials is doubled up to this many times. */
-const maxDoublings = 3
-
-export interface Destination {
-  readonly host: string
-  readonly port: number
-  readonly id?: string | undefined
-  readonly incarnation?: string | undefined
-}
 
 export interface PeersOptions {
   readonly transport: Transport["Service"]
@@ -56,32 +45,8 @@ export interface PeersOptions {
   }
 }
 
-type Waiter = (exit: Exit.Exit<Session, NodeUnreachable>) => void
-
-interface Outbound {
-  session: Session | undefined
-  /** those who wait for the dial in flight; undefined: none is */
-  waiting: Set<Waiter> | undefined
-  failures: number
-  /** milliseconds, monotonic: no dial before */
-  notBefore: number
-  reason: string
-}
-
-/** How often to dial in all, after that failure. */
-const dialsFor = (error: GreetingError): number =>
-  isUnanswered(error)
-    ? maxUnansweredDials
-    : error._tag === "Elsewhere" && error.another === true
-    ? maxSharedDials
-    : 1
-
-const endpointOf = (to: { readonly host: string; readonly port: number }) => `${to.host}:${to.port}`
-const keyOf = (to: Destination) => `${endpointOf(to)} ${to.id ?? ""}@${to.incarnation ?? ""}`
-
 export class Peers {
   readonly options: PeersOptions
-  private readonly outbound = new Map<string, Outbound>()
   /** sessions that this node dialed, by the peer's node key */
   private readonly dialed = new Map<string, Session>()
   /** sessions that peers dialed, by the peer's node key */
@@ -91,23 +56,40 @@ export class Peers {
   private readonly muted = new Set<string>()
   private readonly buffers = new Buffers()
   private readonly turns = new Turns()
-  /** nodes that a dial is about to be connected to */
-  private readonly proving = new Set<string>()
   /** how many layers let outsiders' frames through this node */
   private relaying = 0
   private relayed = 0
   private readonly reach: Reach
+  private readonly dials: Dials
+  /** A session to that peer, dialed now if need be. Fails `NotSent`. */
+  readonly acquire: Dials["acquire"]
   private handshakes = 0
   private sessions = 0
   private closing = false
 
   constructor(options: PeersOptions) {
     this.options = options
-    this.reach = new Reach({
-      ...options,
+    const greeting: Pick<ReachOptions, "config" | "greet"> = {
       config: (connection, expected) => this.config(connection, expected),
       greet: (connection, config, start) => this.shakeHands(connection, config, start)
+    }
+    this.reach = new Reach({ ...options, ...greeting })
+    this.dials = new Dials({
+      ...options,
+      ...greeting,
+      reach: this.reach,
+      now: () => this.now(),
+      isClosing: () => this.closing,
+      isShunned: (node) => this.shunned.has(nodeKey(node)),
+      open: (node) => this.open(node),
+      dialed: () => this.dialed.values(),
+      enter: (connection, self, peer) => {
+        const session = this.session(connection, self, peer, true)
+        this.dialed.set(nodeKey(peer), session)
+        return session
+      }
     })
+    this.acquire = this.dials.acquire
   }
 
   private now(): number {
@@ -143,177 +125,6 @@ export class Peers {
       this.byNode.set(node, session)
     }
     return session
-  }
-
-  private find(to: Destination): Session | undefined {
-    if (to.id !== undefined && to.incarnation !== undefined) {
-      return this.open({ id: to.id, incarnation: to.incarnation })
-    }
-    for (const session of this.dialed.values()) {
-      if (session.over !== undefined) continue
-      if (to.id !== undefined && session.peer.id !== to.id) continue
-      if (session.peer.host === to.host && session.peer.port === to.port) return session
-    }
-    const session = this.outbound.get(keyOf(to))?.session
-    return session?.over === undefined ? session : undefined
-  }
-
-  /** A session to that peer, dialed now if need be. Fails `NotSent`. */
-  readonly acquire = (to: Destination): Effect.Effect<Session, NodeUnreachable> =>
-    Effect.suspend(() => {
-      const refuse = (reason: string) =>
-        Effect.fail(new NodeUnreachable({ node: endpointOf(to), outcome: "NotSent", reason }))
-      if (this.closing) return refuse("this node is closing")
-      if (this.isShunned(to)) return refuse("its lease is closed")
-      const session = this.find(to)
-      if (session !== undefined) return Effect.succeed(session)
-      const key = keyOf(to)
-      let outbound = this.outbound.get(key)
-      if (outbound === undefined) {
-        outbound = { session: undefined, waiting: undefined, failures: 0, notBefore: 0, reason: "" }
-        this.outbound.set(key, outbound)
-        this.forgetOldest()
-      }
-      const own = outbound
-      if (own.waiting === undefined && this.now() < own.notBefore) return refuse(own.reason)
-      return Effect.callback<Session, NodeUnreachable>((resume) => {
-        const started = own.waiting !== undefined
-        const waiting = own.waiting ??= new Set()
-        waiting.add(resume)
-        if (!started) Fiber.runIn(this.options.runFork(this.dial(to, own, waiting)), this.options.scope)
-        return Effect.sync(() => void waiting.delete(resume))
-      })
-    })
-
-  private isShunned({ id, incarnation }: Destination): boolean {
-    return id !== undefined && incarnation !== undefined && this.shunned.has(nodeKey({ id, incarnation }))
-  }
-
-  private forgetOldest(): void {
-    if (this.outbound.size <= maxRemembered) return
-    for (const [key, outbound] of this.outbound) {
-      if (outbound.waiting === undefined && outbound.session === undefined) {
-        this.outbound.delete(key)
-        return
-      }
-    }
-  }
-
-  private dial(to: Destination, outbound: Outbound, waiting: Set<Waiter>): Effect.Effect<void> {
-    const node = endpointOf(to)
-    const finish = (exit: Exit.Exit<Session, NodeUnreachable>) => {
-      if (outbound.waiting === waiting) outbound.waiting = undefined
-      const waiters = [...waiting]
-      waiting.clear()
-      for (const waiter of waiters) waiter(exit)
-    }
-    const lost = (error: GreetingError) => {
-      const reason = describe(error)
-      outbound.reason = reason
-      outbound.notBefore = this.now() + this.pause(Math.min(outbound.failures++, 20))
-      finish(Exit.fail(new NodeUnreachable({ node, outcome: "NotSent", reason })))
-    }
-    return Effect.gen({ self: this }, function*() {
-      for (let dials = 1;; dials++) {
-        const scope = yield* Scope.fork(this.options.scope)
-        const close = Scope.close(scope, Exit.void)
-        const met = yield* this.meet(to, scope).pipe(Effect.onError(() => close), Effect.result)
-        if (Result.isFailure(met)) {
-          if (dials >= dialsFor(met.failure)) return yield* Effect.fail(met.failure)
-        } else if (met.success.known) {
-          yield* close
-          const known = this.open(met.success.peer)
-          if (to.id === undefined && known !== undefined) {
-            outbound.session = known
-            return finish(Exit.succeed(known))
-          }
-        } else {
-          const { connection, peer, rest, self } = met.success
-          const session = this.session(connection, self, peer, true)
-          this.dialed.set(nodeKey(peer), session)
-          this.proving.delete(nodeKey(peer))
-          const run = Effect.ensuring(Effect.suspend(() => session.run), close)
-          if (to.id === undefined || peer.id === to.id) {
-            outbound.session = session
-            outbound.failures = 0
-            finish(Exit.succeed(session))
-            session.take(rest)
-            return yield* run
-          }
-          // Another node behind the same address. The session is kept for what it is: a balancer that prefers whoever has the
-          // fewest connections would choose that node for ever.
-          session.take(rest)
-          Fiber.runIn(this.options.runFork(run), this.options.scope)
-        }
-        const found = this.find(to)
-        if (found !== undefined) return finish(Exit.succeed(found))
-        if (dials >= maxSharedDials || waiting.size === 0) {
-          return yield* new NodeUnreachable({
-            node,
-            outcome: "NotSent",
-            reason: `node ${to.id ?? "?"} did not answer there in ${dials} dials: others share its address`
-          })
-        }
-        yield* Effect.sleep(this.pause(Math.min(dials - 1, maxDoublings)))
-        // by another dial, to the same node or to one at the same address
-        const meanwhile = this.find(to)
-        if (meanwhile !== undefined) return finish(Exit.succeed(meanwhile))
-        if (this.isShunned(to)) {
-          return yield* new NodeUnreachable({ node, outcome: "NotSent", reason: "its lease is closed" })
-        }
-      }
-    }).pipe(
-      Effect.catch((error) => Effect.sync(() => lost(error))),
-      // whatever ended the dial, nobody waits for ever
-      Effect.ensuring(
-        Effect.sync(() =>
-          finish(Exit.fail(new NodeUnreachable({ node, outcome: "NotSent", reason: "this node is closing" })))
-        )
-      )
-    )
-  }
-
-  /** Milliseconds until the next dial: between half and all of a delay that doubles, so that many nodes do not come at once. */
-  private pause(doublings: number): number {
-    const { reconnectDelay, reconnectDelayMax } = this.options.settings
-    const delay = Math.min(Duration.toMillis(reconnectDelay) * 2 ** doublings, Duration.toMillis(reconnectDelayMax))
-    return delay * (0.5 + this.options.random.nextDoubleUnsafe() / 2)
-  }
-
-  /** Dials once; the connection lives in that scope. */
-  private meet(to: Destination, scope: Scope.Scope) {
-    return Effect.gen({ self: this }, function*() {
-      const { connection, maxFrameBytes } = yield* this.reach.to(to, scope)
-      const proving = new Set<string>()
-      const given = this.config(connection, { id: to.id, incarnation: to.incarnation })
-      const config: Handshake.Config = {
-        ...given,
-        self: { ...given.self, maxFrameBytes },
-        stranger: (peer) => this.mayKeep(peer) ? "keep" : "pass",
-        connected: (peer) => {
-          const key = nodeKey(peer)
-          if (this.open(peer) !== undefined || this.proving.has(key)) return true
-          proving.add(key)
-          this.proving.add(key)
-          return false
-        }
-      }
-      const met = yield* this.shakeHands(connection, config, Handshake.dial(config)).pipe(
-        // where it succeeds the session is entered first
-        Effect.onError(() =>
-          Effect.sync(() => {
-            for (const key of proving) this.proving.delete(key)
-          })
-        )
-      )
-      return { ...met, connection, self: config.self }
-    })
-  }
-
-  /** A session to oneself is of no use, nor one to a node whose lease is closed. */
-  private mayKeep(peer: Handshake.Identity): boolean {
-    const self = this.options.self()
-    return peer.id !== self.id && !this.shunned.has(nodeKey(peer))
   }
 
   // ---- in ----------------------------------------------------------------------------------------------------------------
@@ -447,7 +258,7 @@ export class Peers {
       now: () => this.now(),
       onEnd: (session) => {
         this.byNode.clear()
-        for (const outbound of this.outbound.values()) if (outbound.session === session) outbound.session = undefined
+        this.dials.ended(session)
         const sessions = dialed ? this.dialed : this.accepted
         if (sessions.get(nodeKey(peer)) === session) sessions.delete(nodeKey(peer))
         lanes.onEnd(session)
