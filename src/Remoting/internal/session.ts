@@ -8,7 +8,8 @@
 import { Effect } from "effect"
 import { NodeUnreachable } from "../../Actor/errors.ts"
 import type { Connection } from "../Transport.ts"
-import { Assembly, type Bulk, Pace, pieceBufferBytes } from "./bulk.ts"
+import { batchBytes, type Buffers } from "./buffers.ts"
+import { Assembly, type Bulk, Pace } from "./bulk.ts"
 import { deflateCapability, Deflater, unpack } from "./compression.ts"
 import { FrameType, type Identity, readKinds, share } from "./handshake.ts"
 import type { Turns } from "./turns.ts"
@@ -16,42 +17,8 @@ import { Malformed, Reader, Writer } from "./wire.ts"
 
 /** Bytes that the transport has at a time; what is more waits here, where it can still be overtaken. */
 const aheadBytes = 64 * 1024
-/**
- * A batch is sealed when it is above this, in bytes, and leaves, even before the turn ends that it was written in: the peer is to
- * have work meanwhile.
- */
-const batchBytes = 16 * 1024
 /** Bytes left free in front of a batch, for the transport to put its header there instead of copying. */
 export const frontBytes = 8
-/** Capacity of a batch's buffer, in bytes: mostly the message that fills it still fits. */
-const bufferBytes = batchBytes + 8 * 1024
-
-/** Free buffers that are kept: as much as an outbox may hold by default, and what of it lasts. */
-const mostFree = 512
-const leastFree = 16
-
-/**
- * Buffers of batches that have left, for all sessions of a node: an idle session holds none. After a rush they go bit by bit, since
- * the next one may come soon, and making them anew costs a collection of the whole heap every few hundred.
- */
-export class Buffers {
-  private readonly free: Array<Uint8Array> = []
-  private readonly freeOfPieces: Array<Uint8Array> = []
-  take(): Uint8Array {
-    return this.free.pop() ?? new Uint8Array(bufferBytes)
-  }
-  takeForPiece(): Uint8Array {
-    return this.freeOfPieces.pop() ?? new Uint8Array(pieceBufferBytes)
-  }
-  give(buffer: Uint8Array): void {
-    if (buffer.length === bufferBytes && this.free.length < mostFree) this.free.push(buffer)
-    else if (buffer.length === pieceBufferBytes && this.freeOfPieces.length < 64) this.freeOfPieces.push(buffer)
-  }
-  /** Lets half of those go that nobody uses. */
-  trim(): void {
-    this.free.length -= Math.max(0, (this.free.length - leastFree) >> 1)
-  }
-}
 
 export interface SessionOptions {
   readonly connection: Connection
