@@ -129,13 +129,13 @@ export const hold: (store: ControlStoreService, options: {
       Effect.asVoid
     )
   })
+  /** A sleep may end a moment too early, and then there is nothing to tell yet. */
+  const tellLapse: Effect.Effect<void> = Effect.suspend(() => {
+    const left = core.validUntil - instant().now
+    return left > 0 ? Effect.andThen(Effect.sleep(Duration.millis(Math.ceil(left))), tellLapse) : tell
+  })
   /** Only tells of a lapse; whether the owner may act is compared when it acts. */
-  const armLapse = Effect.suspend(() =>
-    FiberHandle.run(
-      lapse,
-      Effect.sleep(Duration.millis(Math.max(0, core.validUntil - instant().now))).pipe(Effect.andThen(tell))
-    )
-  )
+  const armLapse = Effect.suspend(() => FiberHandle.run(lapse, tellLapse))
   const advance = (event: Owner.OwnerEvent): ReadonlyArray<Owner.OwnerCommand> => {
     const [next, commands] = Owner.step(core, event)
     core = next

@@ -1,6 +1,6 @@
 // Leases in virtual time: what an owner and an observer do when stores are slow, silent or lying, and clocks jump.
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
+import { Clock, Duration, Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { ControlStore, Lease } from "../../src/ControlPlane/index.ts"
 
@@ -293,6 +293,27 @@ describe("what runs while a lease is held", () => {
       assert.include(error.what, key)
       assert.strictEqual(error.current, "Lapsed")
       assert.deepStrictEqual(ended, ["interrupted"])
+    }))
+
+  it.effect("is interrupted when the lease lapses though the store is silent and sleeps end early", () =>
+    Effect.gen(function*() {
+      const { faults, owner } = yield* world
+      const { clock } = yield* jumpingClock
+      const early: Clock.Clock = {
+        ...clock,
+        sleep: (duration) => clock.sleep(Duration.millis(0.999 * Duration.toMillis(duration)))
+      }
+      const lease = yield* Effect.provideService(Lease.hold(owner, { key, duration }), Clock.Clock, early)
+      const fiber = yield* Effect.forkChild(Effect.flip(Lease.whileHeld(lease, Effect.never)), {
+        startImmediately: true
+      })
+      faults.silent = true
+      while (lease.isValid()) {
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* TestClock.adjust(1)
+      }
+      yield* TestClock.adjust(1)
+      assert.strictEqual((fiber.pollUnsafe())?._tag, "Success")
     }))
 
   it.effect("is interrupted at once when somebody has seen the lease closed", () =>
