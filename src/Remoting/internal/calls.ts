@@ -11,7 +11,7 @@ import { Deadline, type Timeouts } from "../../Actor/internal/Timeouts.ts"
 import { codecOf, reasonOf } from "./codec.ts"
 import { FrameType, type Identity } from "./handshake.ts"
 import type { Session } from "./session.ts"
-import { Malformed, type Reader, Writer } from "./wire.ts"
+import { Malformed, type Reader, wholeMillis, Writer } from "./wire.ts"
 
 const Op = { Call: 1, Cancel: 2, Success: 3, Failure: 4, NotServed: 5, Died: 6, Stopped: 7, Undecodable: 8 } as const
 
@@ -140,7 +140,7 @@ export class Calls {
         const calls = this.of(session)
         const number = calls.next++
         const frame = new Writer().byte(FrameType.Control).byte(Op.Call).varint(number).text(rpc._tag)
-          .varint(Math.ceil(timeout)).blob(bytes).take()
+          .varint(wholeMillis(timeout)).blob(bytes).take()
         const pending = new PendingCall(this, session, number, rpc, frame, timeout, resume)
         calls.pending.set(number, pending)
         this.options.timeouts.add(timeout, pending)
@@ -259,9 +259,9 @@ export class Calls {
     calls.serving.clear()
     this.clients.delete(session.options.number)
     for (const call of serving) this.options.timeouts.cancel(call)
-    // a lost caller's handlers are interrupted: nobody waits for them
-    for (const served of new Set(serving.map((call) => call.served))) {
-      this.options.runFork(served.disconnect(session.options.number))
+    // a lost caller's handlers are interrupted: nobody waits for them; and each server forgets whom it has served
+    for (const disconnect of new Set([...this.served.values()].map((served) => served.disconnect))) {
+      this.options.runFork(disconnect(session.options.number))
     }
   }
 

@@ -69,6 +69,8 @@ export class Incoming {
       }
     } finally {
       timeouts.release()
+      // of a message that was read, or is never to be
+      tables.parts = tables.beside = undefined
     }
     session.settled(settled)
   }
@@ -279,10 +281,9 @@ export class Incoming {
     start: number
   ): void {
     const { high, low } = reader
-    const { serving } = tables
-    if (serving.size > 0 && serving.has(low)) throw new Malformed("an ask came twice")
-    const { trace } = tables
+    const { serving, trace } = tables
     tables.trace = undefined
+    if (!tables.claim(low, high)) return
     const payload = serving.size >= maxServing
       ? new Undeliverable("MailboxOverflow", session.failure("NotSent", "too many unanswered asks"))
       : this.decode(tables, target, tag, reader, start)

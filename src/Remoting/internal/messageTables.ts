@@ -92,9 +92,10 @@ export class InTag {
   definition: KindDefinition | undefined = undefined
   /** are both sides' schemas the same? */
   same = false
-  /** undefined, with the codecs: it cannot be understood */
-  message: MessageDefinition | undefined = undefined
+  /** undefined: it cannot be understood now */
   payload: Codec | undefined = undefined
+  /** with `success`, of the last definition that could; undefined: none could */
+  message: MessageDefinition | undefined = undefined
   success: Codec | undefined = undefined
 
   constructor(kind: InKind, tag: string) {
@@ -107,9 +108,12 @@ export class InTag {
     this.kinds = kinds
     const definition = this.definition = kinds.get(name)
     this.same = definition?.fingerprint === fingerprint
-    const message = this.message = mode === "evolving" || this.same ? definition?.messages.get(this.tag) : undefined
+    const message = mode === "evolving" || this.same ? definition?.messages.get(this.tag) : undefined
     this.payload = message === undefined ? undefined : codecOf(message.payload, mode)
-    this.success = message === undefined ? undefined : codecOf(message.success, mode)
+    // answers to what was understood before are owed still
+    if (message === undefined) return
+    this.message = message
+    this.success = codecOf(message.success, mode)
   }
 }
 
@@ -173,6 +177,21 @@ export class Tables implements Carrier {
 
   constructor(session: Session) {
     this.session = session
+  }
+
+  /**
+   * An ask of that number has come. One that still has its slot here was given up by its asker, whose time was over first. False: it
+   * is the later one that has come first, and nobody waits for this one.
+   */
+  claim(slot: number, use: number): boolean {
+    const { serving } = this
+    const other = serving.size > 0 ? serving.get(slot) : undefined
+    if (other === undefined) return true
+    if (other.use === use) throw new Malformed("an ask came twice")
+    // uses begin anew some time
+    if (((use - other.use) & maxUse) > maxUse >> 1) return false
+    other.expire()
+    return true
   }
 
   /** Where its time is up the other side knows that by itself, as soon as it has the question. */

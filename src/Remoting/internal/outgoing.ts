@@ -39,7 +39,7 @@ import {
 } from "./messageTables.ts"
 import { put, setAside, smallBytes, takenAway } from "./payloads.ts"
 import type { Session } from "./session.ts"
-import { Writer } from "./wire.ts"
+import { wholeMillis, Writer } from "./wire.ts"
 
 export interface OutgoingOptions {
   readonly timeouts: Timeouts
@@ -141,8 +141,7 @@ export class Outgoing {
     tag: OutTag,
     route: Route | undefined
   ): TellError | typeof noRoom | undefined {
-    // any number larger than that is as good as for ever
-    const timeout = Math.min(Math.ceil(asker.timeout), Number.MAX_SAFE_INTEGER)
+    const timeout = wholeMillis(asker.timeout)
     tables.asks.put(asker)
     if (tag.compact !== undefined && tables.bulkTo.size === 0 && tables.gone.size === 0) {
       const target = this.target(session, tables, to, route)

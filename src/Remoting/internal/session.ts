@@ -20,6 +20,9 @@ const aheadBytes = 64 * 1024
 /** Bytes left free in front of a batch, for the transport to put its header there instead of copying. */
 export const frontBytes = 8
 
+/** Control frames that may wait here for a peer that goes on asking. */
+const maxUnread = 65_536
+
 export interface SessionOptions {
   readonly connection: Connection
   readonly self: Identity
@@ -344,8 +347,10 @@ export class Session {
         case FrameType.Deflated:
           return this.onFrame(unpack(reader, this.options.self.maxFrameBytes))
         case FrameType.Control:
+          this.checkListening()
           return this.options.onControl(this, reader)
         case FrameType.Ping:
+          this.checkListening()
           return this.sendControl(Uint8Array.of(FrameType.Pong), true)
         case FrameType.Pong:
           this.pace.heard(this.options.now())
@@ -368,6 +373,11 @@ export class Session {
   private checkWindow(): void {
     const { maxFrameBytes, windowBytes } = this.options.self
     if (this.unsettled > windowBytes + 2 * maxFrameBytes) throw new Malformed("more than the window")
+  }
+
+  /** No peer goes on asking while so many answers wait for it to read them, unless it means to fill this side's memory. */
+  private checkListening(): void {
+    if (this.control.length > maxUnread) throw new Malformed("asks and does not listen")
   }
 
   private onCredit(bytes: number): void {

@@ -19,6 +19,10 @@ const truncated = new Malformed("truncated")
 /** There is no room in a buffer that must not grow: what is written there is to go another way. */
 export const noRoom = new Malformed("no room")
 
+/** Milliseconds as a varint takes them; any number larger than that is as good as for ever. */
+export const wholeMillis = (millis: number): number =>
+  millis > 0 ? Math.min(Math.ceil(millis), Number.MAX_SAFE_INTEGER) : 0
+
 const utf8 = new TextEncoder()
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
