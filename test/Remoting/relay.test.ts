@@ -214,10 +214,13 @@ describe("an outsider's messages through a gateway", () => {
 
   it.effect("are carried for clients only, and only to what is an endpoint", () =>
     Effect.gen(function*() {
-      const { a, network } = yield* world()
+      const { a, c, network } = yield* world()
       // who speaks the protocol by hand, with the secret
       const transport = yield* network.transport("stranger")
-      const shakeHands = Effect.fnUntraced(function*(more: Partial<Handshake.Identity>) {
+      const shakeHands = Effect.fnUntraced(function*(
+        more: Partial<Handshake.Identity>,
+        behind?: Partial<Handshake.Identity>
+      ) {
         const connection = yield* transport.connect({ host: "a", port })
         const config: Handshake.Config = {
           self: {
@@ -255,6 +258,12 @@ describe("an outsider's messages through a gateway", () => {
             // after the handshake with the gateway a refusal may still come: it could not carry
             if (state._tag === "Done") refused = Buffer.from(frame).toString()
             else [state, commands] = Handshake.step(state, config, frame)
+            if (state._tag === "Done" && behind !== undefined) {
+              const self = { ...config.self, relay: undefined, ...behind }
+              for (const command of Handshake.dial({ ...config, self })[1]) {
+                if (command._tag === "Send") connection.offer(command.frame)
+              }
+            }
           }
         }
         yield* connection.close
@@ -265,5 +274,18 @@ describe("an outsider's messages through a gateway", () => {
         assert.match(yield* settle(shakeHands({ relay })), /is no endpoint|cannot reach/, relay)
       }
       assert.deepStrictEqual(yield* ids(a), [], "nobody was dialed")
+      // the node behind a gateway sees the gateway's certificate, which names a node
+      const welcome = yield* settle(shakeHands({ relay: "c:7000" }, { client: true }))
+      assert.strictEqual(welcome.charCodeAt(0), Handshake.FrameType.Welcome)
+      assert.include(yield* settle(shakeHands({ relay: "c:7000" }, { client: false })), "carries outsiders only")
+      // nor does an outsider take a node's place by calling itself the same
+      const asking = yield* Effect.forkChild(
+        Effect.exit(Context.get(c, Delivery).ask(to(a), { kind: Recorder, tag: "Never", payload: {} }, 60_000)),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust("100 millis")
+      const { id, incarnation } = Context.get(c, Node).address
+      yield* settle(shakeHands({ id, incarnation }))
+      assert.isUndefined(asking.pollUnsafe())
     }))
 })

@@ -267,6 +267,20 @@ export const dial = (config: Config): Result => {
   return [{ _tag: "AwaitWelcome", hello }, [{ _tag: "Send", frame: hello }]]
 }
 
+/** Is that how an outsider begins, which claims to be no node? Whatever it says later, its proof is for these bytes. */
+export const isOutsider = (frame: Uint8Array): boolean => {
+  const reader = new Reader(frame)
+  try {
+    if (reader.byte() !== FrameType.Hello) return false
+    // the magic word and two versions: whoever it is for looks at them
+    reader.raw(magic.length + 2)
+    return readIdentity(reader).client
+  } catch (error) {
+    if (!(error instanceof Malformed)) throw error
+    return false
+  }
+}
+
 export const accept = (): Result => [{ _tag: "AwaitHello" }, []]
 
 /** Throws `Malformed` for bytes that are no handshake at all: those get no answer. */

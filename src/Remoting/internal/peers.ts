@@ -46,6 +46,9 @@ export interface PeersOptions {
   }
 }
 
+/** An outsider may call itself as it likes, and is never taken for a node. */
+const keyOf = (peer: Handshake.Identity) => peer.client ? `client ${nodeKey(peer)}` : nodeKey(peer)
+
 export class Peers {
   readonly options: PeersOptions
   /** sessions that this node dialed, by the peer's node key */
@@ -153,7 +156,7 @@ export class Peers {
       const { peer, rest } = yield* this.shakeHands(connection, config, Handshake.accept())
       known()
       if (peer.relay !== undefined) return yield* this.relay(connection, peer.relay, rest)
-      const key = nodeKey(peer)
+      const key = keyOf(peer)
       this.accepted.get(key)?.endUnsafe("the peer has dialed anew")
       const session = this.session(connection, config.self, peer, false)
       this.accepted.set(key, session)
@@ -196,10 +199,16 @@ export class Peers {
     return Effect.gen({ self: this }, function*() {
       // it must prove that it is one of ours, before an outsider's bytes get there
       yield* this.acquire(to)
+      // There this node's certificate vouches for the connection, so nobody may claim to be a node on it.
+      const first = rest.length > 0 ? rest : yield* Effect.timeoutOrElse(connection.receive, {
+        duration: this.options.settings.handshakeTimeout,
+        orElse: () => Effect.fail({ reason: "the handshake took too long" })
+      })
+      if (!Handshake.isOutsider(first[0]!)) return yield* Effect.fail({ reason: "carries outsiders only" })
       const scope = yield* Effect.scope
       const onward = yield* this.reach.connect(to, scope)
       connection.limitInbound(this.options.settings.maxFrameBytes)
-      yield* Relay.join(Relay.withFirst(connection, rest), onward)
+      yield* Relay.join(Relay.withFirst(connection, first), onward)
     }).pipe(
       Effect.scoped,
       Effect.catch((error) => refuse(`cannot reach ${wanted}: ${error.reason}`)),
@@ -261,7 +270,7 @@ export class Peers {
         this.byNode.clear()
         this.dials.ended(session)
         const sessions = dialed ? this.dialed : this.accepted
-        if (sessions.get(nodeKey(peer)) === session) sessions.delete(nodeKey(peer))
+        if (sessions.get(keyOf(peer)) === session) sessions.delete(keyOf(peer))
         lanes.onEnd(session)
       }
     })
