@@ -29,14 +29,17 @@ export interface Termination {
 export class ActorHost extends Context.Service<ActorHost, {
   /**
    * Starts the actor here and waits until its behaviour is built. The same `spec.id` again joins the first start; an actor of
-   * that name with another id fails `NameTaken`, unless `placement` is higher than the running one's: then that one is stopped
-   * first (reason `Replaced`).
+   * that name with another id fails `NameTaken`, unless `placement` is higher than the running one's, and that is nobody's child:
+   * then that one is stopped first (reason `Replaced`).
    */
   readonly start: (spec: SpawnSpec, placed: {
     readonly placement: number
     readonly epoch: number
   }) => Effect.Effect<ActorAddress, StartError>
-  /** Stops it and waits for its finalizers. No such actor, or one of a higher placement, is success. */
+  /**
+   * Stops it and waits for its finalizers. No such actor, or one of a higher placement, is success; so is a child, which is left
+   * alone: it ends with its parent.
+   */
   readonly stop: (name: string, options: {
     readonly placement: number
     readonly reason: StopReason
@@ -73,7 +76,8 @@ export const make = Effect.gen(function*() {
   yield* Effect.addFinalizer(() => host.close)
   const service = ActorHost.of({
     start: (spec, placed) => Effect.suspend(() => host.start(spec, placed)),
-    stop: (name, options) => host.stop(name, options),
+    stop: (name, options) =>
+      Effect.suspend(() => host.cells.get(name)?.isChild ? Effect.void : host.stop(name, options)),
     find: (name) => host.cells.get(name),
     actors: () => host.cells.all().filter((cell) => cell.extras?.parent === undefined),
     load: () => host.cells.size,

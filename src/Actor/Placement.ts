@@ -115,7 +115,7 @@ export const makeLocal = Effect.gen(function*() {
   const placement = Placement.of({
     spawn,
     lookup,
-    stop: (address) => host.stop(address.name, { placement: address.placement, reason: "Stopped" })
+    stop: (address) => actors.stop(address.name, { placement: address.placement, reason: "Stopped" })
   })
   placeOn(placement, actors)
   return placement

@@ -89,6 +89,28 @@ describe("actors across nodes", () => {
       assert.deepStrictEqual(world.violations, [])
     }))
 
+  it.effect("a child's name is taken on its node, whatever the directory's numbers say, and nobody else is given the child", () =>
+    Effect.gen(function*() {
+      const world = yield* Simulation.make({ seed: 21, kinds: BusyLive, dataCenters: { "us-east-1": { nodes: 1 } } })
+      yield* world.awaitReady
+      const { system } = world.node("us-east-1", 0)
+      for (const [parent, lives] of [["p", 0], ["q", 3]] as const) {
+        // Each life of a name has a higher number: at first that of the child, then one above it.
+        for (let life = 0; life < lives; life++) {
+          yield* system.stop(yield* system.spawn(Busy, `${parent}/child`))
+        }
+        const ref = yield* system.spawn(Busy, parent)
+        yield* ref.tell.Grow()
+        yield* TestClock.adjust("1 second")
+        for (let time = 0; time < 3; time++) {
+          assert.strictEqual((yield* Effect.flip(system.spawn(Busy, `${parent}/child`)))._tag, "NameTaken")
+          const seen = yield* system.inspectActor(ref)
+          assert.deepStrictEqual(seen.children.map(({ name, status }) => [name, status]), [[`${parent}/child`, "Idle"]])
+        }
+      }
+      assert.deepStrictEqual(world.violations, [])
+    }))
+
   it.effect("a stream comes whole from another node, and one that stops listening ends it there", () =>
     Effect.gen(function*() {
       const world = yield* Simulation.make({ seed: 12, kinds, dataCenters: { "us-east-1": { nodes: 2 } } })

@@ -98,6 +98,11 @@ export abstract class CellMailbox implements HostedActor {
     return this.status === Status.Starting
   }
 
+  /** it belongs to another actor, and no directory knows it */
+  get isChild(): boolean {
+    return this.extras?.parent !== undefined
+  }
+
   /** how many parents it has above it */
   get generation(): number {
     const parent = this.extras?.parent

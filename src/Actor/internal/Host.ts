@@ -184,7 +184,8 @@ export class Host {
     const present = this.cells.get(spec.name)
     if (present !== undefined) {
       if (present.spec.id === spec.id) return this.joinStart(present)
-      if (placed === undefined || placed.placement <= present.placement) {
+      // A child's name is its parent's to give: no directory's numbers say anything about it.
+      if (placed === undefined || placed.placement <= present.placement || present.isChild) {
         return Effect.fail(new NameTaken({ name: spec.name, kind: present.kind }))
       }
       return Effect.andThen(

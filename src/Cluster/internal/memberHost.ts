@@ -90,7 +90,9 @@ export const make = Effect.fnUntraced(
         const running = starting.get(spec.name)
         // Asked again about the same start: an order once taken goes on, whatever became of whoever asked.
         if (running !== undefined && running.placement === placement) return Fiber.join(running.fiber)
-        const present = host.find(spec.name)?.address
+        const found = host.find(spec.name)
+        // somebody's child of that name may have the same number
+        const present = found?.spec.id === spec.id ? found.address : undefined
         if (present?.placement === placement && present.epoch === epoch) return Effect.succeed(present)
         // That placement has been here and has ended, or was forbidden: a late order does not bring it back.
         const isLate = placement <= (taken.get(spec.name) ?? -1)
