@@ -22,9 +22,14 @@ import type { Listed, WatchSink } from "./watchSink.ts"
 const silenceMillis = 3_000
 const renewMillis = 10_000
 const requestMillis = 2_000
-/** how often the stream's leader is asked whether the watch has everything, and how long it may take to say so */
-const verifyMillis = 1_500
+/**
+ * How often the stream's leader is asked whether the watch has everything, how long it may take to say so, and how long a sound replica may
+ * take to tell the same. With the heartbeat of the next second, and a new session's listing, that stays well below the five
+ * seconds that a watch may be blind.
+ */
+const verifyMillis = 1_200
 const verifyPatienceMillis = 1_000
+const lagMillis = 300
 const sessionAttempts = 4
 const sessionStaggerMillis = 400
 
@@ -263,7 +268,7 @@ const watchSession = Effect.fnUntraced(function*(
   const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
   yield* checkIdentity(link, bucket, memory, seen, sink)
   // A consumer lives on one replica, and after a fault that one may lag or have gone astray while its heartbeats go on. What the
-  // stream's leader had before the listing must be in the listing; what it has later must arrive by the next look at it.
+  // stream's leader had before the listing must be in the listing; what it has later must soon arrive, before the replica calls itself idle.
   const first = yield* leaderLast(link, bucket, prefix, requestMillis)
   const session = yield* openSession(link, bucket, prefix)
   const continuity = makeContinuity()
@@ -271,13 +276,12 @@ const watchSession = Effect.fnUntraced(function*(
   yield* fitsLeader(link, bucket, continuity.newest(), first)
   yield* Effect.forkScoped(sweepMarkers(link, bucket, memory.markers, markers, memory.markerRetentionMillis))
   let required = 0
-  let wanted = 0
   const verify = Effect.gen(function*() {
     const told = continuity.newest()
     const last = yield* leaderLast(link, bucket, prefix, verifyPatienceMillis)
-    required = wanted
-    wanted = last
     if (last < told) yield* fitsLeader(link, bucket, told, last)
+    yield* Effect.sleep(lagMillis)
+    required = last
   })
   yield* verify.pipe(
     // a leader that is missing proves nothing either way, and is missed by writers soon enough
