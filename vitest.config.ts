@@ -55,7 +55,8 @@ export default defineConfig({
           include: faults,
           testTimeout: 300_000,
           hookTimeout: 120_000,
-          fileParallelism: false,
+          // two files at a time: they mostly wait for servers that are down or asleep
+          maxWorkers: 2,
           sequence: { groupOrder: 2 }
         }
       }

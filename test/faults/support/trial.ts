@@ -214,7 +214,7 @@ export const trial = (subject: Subject): Effect.Effect<Outcome, unknown, Scope.S
         const begun = now()
         while (!known() && now() - begun < blindLimit) yield* Effect.sleep("20 millis")
         if (known()) return true
-        if (subject.mayForget !== true) assert.fail(`the watch does not know ${key} within five seconds`)
+        if (subject.mayForget !== true) assert.fail(`the watch to know a later write within five seconds: ${key}`)
         // a write that its store has forgotten tells nothing of the watch; it counts as lost, below
         const kept = yield* patiently(judge.list(key))
         assert.deepStrictEqual(
