@@ -13,8 +13,7 @@ const serve: Record<ServerOptions["side"], () => Promise<Ready>> = {
 
 process.once("disconnect", () => process.exit(0))
 process.on("message", () => {
-  const heap = heapUsed()
-  const memory: Memory = { bytes: heap + process.memoryUsage().external }
+  const memory: Memory = { bytes: heapUsed() }
   void report(memory)
 })
 await report(await serve[options.side]())
