@@ -5,28 +5,13 @@ import * as Observer from "../../src/ControlPlane/internal/leaseObserver.ts"
 import * as Owner from "../../src/ControlPlane/internal/leaseOwner.ts"
 import * as Model from "./leaseRivals.ts"
 
-/** two rivals that lapse, close each other and take over, with one fault at a time */
-const base: Model.Bounds = {
-  steps: 3,
-  renewals: 2,
-  closings: 1,
-  thirdCloses: 1,
-  claims: 1,
-  gaps: 0,
-  stalls: 0,
-  sleeps: 0,
-  deaths: 0,
-  staleReads: false,
-  lateWords: false,
-  lateClaims: false
-}
 const walks: ReadonlyArray<readonly [fault: string, bounds: Model.Bounds, atLeast: number]> = [
-  ["one dies, another is slow, a third closes", { ...base, deaths: 1 }, 60_000],
-  ["a machine sleeps", { ...base, sleeps: 1, thirdCloses: 0 }, 20_000],
-  ["a watch stands still", { ...base, stalls: 1, thirdCloses: 0 }, 20_000],
-  ["a watch is lost and comes back", { ...base, gaps: 1, thirdCloses: 0 }, 20_000],
-  ["reads are stale", { ...base, staleReads: true, thirdCloses: 0 }, 10_000],
-  ["proofs and claims are late", { ...base, steps: 2, lateWords: true, lateClaims: true }, 15_000]
+  ["one dies, another is slow, a third closes", { ...Model.base, deaths: 1 }, 60_000],
+  ["a machine sleeps", { ...Model.base, sleeps: 1, thirdCloses: 0 }, 20_000],
+  ["a watch stands still", { ...Model.base, stalls: 1, thirdCloses: 0 }, 20_000],
+  ["a watch is lost and comes back", { ...Model.base, gaps: 1, thirdCloses: 0 }, 20_000],
+  ["reads are stale", { ...Model.base, staleReads: true, thirdCloses: 0 }, 10_000],
+  ["proofs and claims are late", { ...Model.base, steps: 2, lateWords: true, lateClaims: true }, 15_000]
 ]
 /** a lease of less than two steps and its margin, seen a step later, and one more until a watch that was lost is back */
 const mostSteps = 4
@@ -60,7 +45,7 @@ describe("two rivals and one who watches, in every order of events", () => {
     let asked = 0
     const seen = { closed: 0, taken: 0 }
     for (const more of [{ gaps: 1, renewals: 1 }, { sleeps: 1, closings: 0 }]) {
-      const bounds = { ...base, steps: 2, thirdCloses: 0, ...more }
+      const bounds = { ...Model.base, steps: 2, thirdCloses: 0, ...more }
       Model.explore(bounds, Model.rules, (world) => {
         for (const lost of [0, 1] as const) {
           asked++
@@ -227,7 +212,7 @@ describe("the walk misses rule", () => {
   }
   for (const [rule, { bounds, rules, says }] of Object.entries(planted)) {
     it(rule, () => {
-      const { violation } = Model.explore({ ...base, ...bounds }, { ...Model.rules, ...rules })
+      const { violation } = Model.explore({ ...Model.base, ...bounds }, { ...Model.rules, ...rules })
       assert.match(violation ?? "nothing", says)
     }, 120_000)
   }
@@ -252,7 +237,7 @@ describe("the walk misses rule", () => {
     it(rule, () => {
       let unnoticed = false
       const using = { ...Model.rules, observer }
-      Model.explore({ ...base, steps: 1, gaps: 2, renewals: 0 }, using, (world) => {
+      Model.explore({ ...Model.base, steps: 1, gaps: 2, renewals: 0 }, using, (world) => {
         unnoticed = Model.noticed(world, 0, 12, using) === undefined
         return unnoticed
       })

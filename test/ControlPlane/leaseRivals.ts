@@ -42,6 +42,22 @@ export interface Bounds {
   readonly lateClaims: boolean
 }
 
+/** Two rivals that lapse, close each other and take over, without faults; walks add theirs. */
+export const base: Bounds = {
+  steps: 3,
+  renewals: 2,
+  closings: 1,
+  thirdCloses: 1,
+  claims: 1,
+  gaps: 0,
+  stalls: 0,
+  sleeps: 0,
+  deaths: 0,
+  staleReads: false,
+  lateWords: false,
+  lateClaims: false
+}
+
 /** The cores and rules under test, so that planted bugs can take their place. */
 export interface Rules {
   readonly owner: typeof Owner.step

@@ -2,21 +2,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Model from "../ControlPlane/leaseRivals.ts"
 
-const base: Model.Bounds = {
-  steps: 3,
-  renewals: 2,
-  closings: 1,
-  thirdCloses: 1,
-  claims: 1,
-  gaps: 0,
-  stalls: 0,
-  sleeps: 0,
-  deaths: 0,
-  staleReads: false,
-  lateWords: false,
-  lateClaims: false
-}
-
 describe("two rivals and one who watches, in every order of more events", () => {
   for (
     const [fault, more, atLeast] of [
@@ -29,7 +14,7 @@ describe("two rivals and one who watches, in every order of more events", () => 
     ] as const
   ) {
     it(`${fault}: never do two act at once`, () => {
-      const explored = Model.explore({ ...base, ...more })
+      const explored = Model.explore({ ...Model.base, ...more })
       assert.isUndefined(explored.violation)
       assert.isAbove(explored.worlds, atLeast)
     })

@@ -49,6 +49,10 @@ export interface OutgoingOptions {
 /** It is large, and others are to leave first. */
 export const noRoom: unique symbol = Symbol("noRoom")
 
+/** Too large to leave in one go, or behind something large to the same actor, which it must not overtake. */
+const goesApart = (tables: Tables, to: ActorAddress, payload: Uint8Array): boolean =>
+  payload.length > largeBytes || (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))
+
 export class Outgoing {
   readonly options: OutgoingOptions
 
@@ -82,10 +86,7 @@ export class Outgoing {
     const beside = tag.places === undefined ? undefined : setAside(session, tables, tag.places, message.payload)
     const payload = this.encode(session, tables, to, tag, message, beside)
     if (!(payload instanceof Uint8Array)) return payload
-    if (
-      beside !== undefined || payload.length > largeBytes ||
-      (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))
-    ) {
+    if (beside !== undefined || goesApart(tables, to, payload)) {
       if (!session.hasBulkRoom) return noRoom
       this.sendLarge(
         session,
@@ -159,10 +160,7 @@ export class Outgoing {
     const beside = tag.places === undefined ? undefined : setAside(session, tables, tag.places, asker.payload)
     const payload = this.encode(session, tables, to, tag, asker, beside)
     if (!(payload instanceof Uint8Array)) return payload
-    if (
-      beside !== undefined || payload.length > largeBytes ||
-      (tables.bulkTo.size > 0 && tables.bulkTo.has(targetKey(to)))
-    ) {
+    if (beside !== undefined || goesApart(tables, to, payload)) {
       if (!session.hasBulkRoom) return noRoom
       asker.cargo = this.sendLarge(
         session,
