@@ -5,7 +5,7 @@
  * A piece is `[flags, bytes of its part if it begins one, bytes]`. A message is one part, the operation with its payload, and one
  * for each value that travels beside it (`attached`).
  */
-import { unwritten } from "./memory.edge.ts"
+import { giveBack, unwritten } from "./memory.edge.ts"
 import { Malformed, type Reader, type Writer } from "./wire.ts"
 
 /** Messages above this leave in pieces, in bytes. */
@@ -169,6 +169,7 @@ export class Assembly {
     if (needed > part.length) {
       part = unwritten(Math.min(wanted ?? this.limit, needed * growth))
       part.set(this.part.subarray(0, this.filled))
+      giveBack(this.part)
       this.part = part
     }
     part.set(piece, this.filled)

@@ -4,12 +4,15 @@
 export const unwritten = (bytes: number): Uint8Array<ArrayBuffer> =>
   new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer as ArrayBuffer)
 
-/** Reads of fewer bytes are left to the collector. */
-const least = 16 * 1024
-
 interface Transferable {
   readonly transfer?: (length: number) => ArrayBuffer
 }
+
+/** Gives back memory that nobody looks at any more: what waits for the collector brings about collections of everything. */
+export const giveBack = ({ buffer }: Uint8Array): void => void (buffer as Transferable).transfer?.(0)
+
+/** Reads of fewer bytes are left to the collector. */
+const least = 16 * 1024
 
 /**
  * What was read into, given back as soon as all frames in it are spent: else ten megabytes that came are ten megabytes for the
@@ -29,13 +32,14 @@ export class Slabs {
   }
 
   /** Nobody will look at that frame any more. */
-  spent({ buffer }: Uint8Array): void {
+  spent(frame: Uint8Array): void {
+    const { buffer } = frame
     const left = this.left.get(buffer)
     if (left === undefined) return
     if (left > 1) this.left.set(buffer, left - 1)
     else {
       this.left.delete(buffer)
-      ;(buffer as Transferable).transfer?.(0)
+      giveBack(frame)
     }
   }
 }
