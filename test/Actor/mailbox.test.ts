@@ -1,10 +1,12 @@
 // Where messages wait: bounds and what happens at them, order, lanes.
 import { assert, describe, it } from "@effect/vitest"
-import { Actor, ActorSystem, Mailbox, SystemEvents } from "effect-troupe/Actor"
+import { Actor, ActorSystem, Delivery, Mailbox, SystemEvents } from "effect-troupe/Actor"
 import { Deferred, Effect, Fiber, Layer, Schema, Stream } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
+import { Told } from "../../src/Actor/internal/Envelope.ts"
+import type { Ref } from "../../src/Actor/internal/Ref.ts"
 import { layerLocal } from "./local.ts"
 
 const settle = TestClock.adjust(0)
@@ -26,7 +28,7 @@ const held = <A, E>(
     readonly gate: Deferred.Deferred<void>
     readonly seen: Array<number>
     readonly dead: Array<string>
-  }) => Effect.Effect<A, E, ActorSystem.ActorSystem>
+  }) => Effect.Effect<A, E, ActorSystem.ActorSystem | Delivery.Delivery>
 ) =>
   Effect.gen(function*() {
     const gate = yield* Deferred.make<void>()
@@ -120,6 +122,39 @@ describe("a full mailbox", () => {
         assert.deepStrictEqual(seen, [1, 2, 4])
       })))
 
+  it.effect("backpressure: who waits for room leaves with its ask's time, or when it gives up, and nothing of it is kept", () =>
+    held({ capacity: 1, overflow: "backpressure" }, ({ gate, seen, system }) =>
+      Effect.gen(function*() {
+        const ref = yield* start(system)
+        const waiting = () => (ref as unknown as Ref).cell!.extras!.waiting!.size
+        yield* ref.tell.Put({ n: 1 })
+        const begin = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkChild(effect, { startImmediately: true })
+        const delivery = yield* Delivery.Delivery
+        const put = (n: number) => ({ kind: Sink.definition, tag: "Put", payload: { n } })
+        const expiring = yield* begin(Effect.flip(ref.ask.Put({ n: 2 }, { timeout: "1 second" })))
+        const delivered = yield* begin(Effect.flip(delivery.ask(ref.address, put(3), 1000)))
+        const asker = yield* begin(ref.ask.Put({ n: 4 }, { timeout: "1 minute" }))
+        const deliveredAsker = yield* begin(delivery.ask(ref.address, put(5), 60_000))
+        const teller = yield* begin(ref.tell.Put({ n: 6 }))
+        const last = yield* begin(ref.tell.Put({ n: 7 }))
+        assert.strictEqual(waiting(), 6)
+        yield* TestClock.adjust("999 millis")
+        assert.strictEqual(waiting(), 6)
+        yield* TestClock.adjust("1 millis")
+        assert.strictEqual(waiting(), 4, "at their time, not when there is room")
+        assert.strictEqual((yield* Fiber.join(expiring))._tag, "AskTimeout")
+        assert.strictEqual((yield* Fiber.join(delivered))._tag, "AskTimeout")
+        yield* Fiber.interrupt(asker)
+        yield* Fiber.interrupt(deliveredAsker)
+        assert.strictEqual(waiting(), 2)
+        yield* Fiber.interrupt(teller)
+        assert.strictEqual(waiting(), 1)
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(last)
+        yield* settle
+        assert.deepStrictEqual(seen, [1, 7])
+      })))
+
   it.effect("backpressure: senders that wait when the actor stops are told so", () =>
     held({ capacity: 1, overflow: "backpressure" }, ({ gate, system }) =>
       Effect.gen(function*() {
@@ -183,6 +218,38 @@ describe("order", () => {
         yield* settle
         assert.deepStrictEqual(seen, [10, 11, 1, 2])
       })))
+
+  it.effect("what is asked of the actor in its turn waits for those before it, also where they are dropped meanwhile", () =>
+    held({ capacity: 2, overflow: "dropOldest" }, ({ gate, seen, system }) =>
+      Effect.gen(function*() {
+        const ref = yield* start(system)
+        yield* Effect.forEach([1, 2], (n) => ref.tell.Put({ n }))
+        const cell = (ref as unknown as Ref).cell!
+        cell.accept(new Told("$barrier", undefined))
+        yield* Effect.forEach([3, 4, 5], (n) => ref.tell.Put({ n }))
+        cell.accept(new Told("$suspend", undefined))
+        yield* ref.tell.Put({ n: 6 })
+        yield* Deferred.succeed(gate, undefined)
+        yield* settle
+        assert.deepStrictEqual(seen, [5], "6 came after it was told to suspend")
+      })))
+
+  it.effect(
+    "a hundred thousand of such requests at a full mailbox cost as much each as one",
+    () =>
+      held({ capacity: 1 }, ({ gate, seen, system }) =>
+        Effect.gen(function*() {
+          const ref = yield* start(system)
+          yield* ref.tell.Put({ n: 1 })
+          const cell = (ref as unknown as Ref).cell!
+          for (let n = 0; n < 100_000; n++) cell.accept(new Told("$barrier", undefined))
+          assert.strictEqual(cell.depth, 100_001)
+          yield* Deferred.succeed(gate, undefined)
+          while (cell.depth > 0) yield* settle
+          assert.deepStrictEqual(seen, [1])
+        })),
+    4000
+  )
 
   it.effect("a queue of one's own decides: here the last comes first", () =>
     held({

@@ -11,7 +11,7 @@ import type { MessageQueue } from "../Mailbox.ts"
 import type { SpawnSpec } from "../Placement.ts"
 import type { Cell, HandlerTable } from "./Cell.ts"
 import type { Envelope } from "./Envelope.ts"
-import { Extras, Lanes, type Waiter } from "./Extras.ts"
+import { Extras, Lanes, Waiter, WaitingRoom } from "./Extras.ts"
 import type { Host, Registration } from "./Host.ts"
 import { Ring } from "./Ring.ts"
 import { Status } from "./Status.ts"
@@ -153,21 +153,15 @@ export abstract class CellMailbox implements HostedActor {
     const mailbox = this.mailbox ??= makeQueue()
     if (isSystemTag(envelope.tag)) {
       this.registration.counts.waiting--
-      const { later } = this.lane
-      let before = 0
-      for (let index = 0; index < later.size; index++) {
-        const other = later.shift()
-        before += other.left
-        later.push(other)
-      }
-      later.push({ envelope, left: mailbox.size - before })
+      const { lane } = this
+      lane.later.push({ envelope, turn: lane.left + mailbox.size })
     } else if (mailbox.size < capacity) this.push(mailbox, envelope)
     else if (overflow === "fail") return Accepted.Full
     else if (overflow === "backpressure") return Accepted.Wait
     else if (overflow === "dropNewest") this.drop(envelope)
     else {
       const dropped = mailbox.drop === undefined ? mailbox.shift() : mailbox.drop()
-      this.taken()
+      if (this.lanes !== undefined) this.lanes.left++
       this.push(mailbox, envelope)
       // Last, because its asker may send the next one on this very stack.
       this.drop(dropped)
@@ -196,28 +190,21 @@ export abstract class CellMailbox implements HostedActor {
     envelope.refuse(this.full())
   }
 
-  /** A message has left the mailbox. */
-  private taken(): void {
-    const later = this.lanes?.later
-    if (later !== undefined && later.size > 0) later.peek().left--
-  }
-
   full(): MailboxFull {
     return new MailboxFull({ name: this.name, capacity: this.registration.options.mailbox!.capacity })
   }
 
-  /** A sender that waits until its message is in, or the actor has ended. */
+  /** Has its sender wait until the message is in, or the actor has ended; whoever gives up before has to `leave`. */
   waitForRoom(envelope: Envelope, admitted: (stopped: boolean) => void): Waiter {
-    const waiter: Waiter = { envelope, cancelled: false, admitted }
-    ;(this.more.waiting ??= new Ring()).push(waiter)
+    const waiter = new Waiter(envelope, admitted)
+    ;(this.more.waiting ??= new WaitingRoom()).push(waiter)
     return waiter
   }
 
-  private admitWaiting(waiting: Ring<Waiter>): void {
+  private admitWaiting(waiting: WaitingRoom): void {
     const { capacity } = this.registration.options.mailbox!
     while (waiting.size > 0 && this.mailbox!.size < capacity) {
-      const { admitted, cancelled, envelope } = waiting.shift()
-      if (cancelled || envelope.abandoned) continue
+      const { admitted, envelope } = waiting.shift()
       this.registration.counts.waiting++
       this.push(this.mailbox!, envelope)
       admitted(false)
@@ -256,14 +243,14 @@ export abstract class CellMailbox implements HostedActor {
     if (lanes !== undefined) {
       if (lanes.control.size > 0) return lanes.control.shift()
       if (lanes.front.size > 0) return lanes.front.shift()
-      if (lanes.later.size > 0 && lanes.later.peek().left <= 0) return lanes.later.shift().envelope
+      if (lanes.later.size > 0 && lanes.later.peek().turn <= lanes.left) return lanes.later.shift().envelope
     }
     const mailbox = this.mailbox
     if (mailbox === undefined || mailbox.size === 0) {
       return lanes !== undefined && lanes.later.size > 0 ? lanes.later.shift().envelope : undefined
     }
     const envelope = mailbox.shift()
-    if (lanes !== undefined && lanes.later.size > 0) lanes.later.peek().left--
+    if (lanes !== undefined) lanes.left++
     this.registration.counts.waiting--
     const waiting = this.extras?.waiting
     if (waiting !== undefined && waiting.size > 0) this.admitWaiting(waiting)

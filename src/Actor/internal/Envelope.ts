@@ -3,6 +3,7 @@ import { Duration, Exit, Tracer } from "effect"
 import type { Message, Trace } from "../Delivery.ts"
 import { type AskError, AskTimeout } from "../errors.ts"
 import type { KindDefinition } from "../Kind.ts"
+import type { Waiter } from "./Extras.ts"
 import { Deadline, disarm, type Timeouts } from "./Timeouts.ts"
 
 export interface Envelope {
@@ -14,8 +15,6 @@ export interface Envelope {
   succeed(value: unknown): void
   /** it will not be answered, and why */
   refuse(error: AskError): void
-  /** nobody waits for the answer any more, and nobody ever wanted the effect alone */
-  readonly abandoned: boolean
   /** its sender's span, where the kind wants to know */
   readonly span: Tracer.AnySpan | undefined
 }
@@ -36,7 +35,6 @@ export const spanOf = (trace: Trace | undefined): Tracer.AnySpan | undefined =>
 export class Told implements Envelope {
   readonly tag: string
   readonly payload: unknown
-  readonly abandoned = false
   readonly span: Tracer.AnySpan | undefined
   constructor(tag: string, payload: unknown, span?: Tracer.AnySpan) {
     this.tag = tag
@@ -124,10 +122,6 @@ export abstract class Asker extends Deadline implements Question, Message {
     return spanOf(this.trace)
   }
 
-  get abandoned(): boolean {
-    return this.over
-  }
-
   private end(): boolean {
     if (this.over) return false
     this.over = true
@@ -186,30 +180,27 @@ export class Resumed extends Asker {
   }
 }
 
-/**
- * A message whose asker waits. It is its own deadline. `resume` gets the handler's exit wrapped or flat, as the asker wants it;
- * only the first answer counts.
- */
-export class Asked<A> extends Deadline implements Question {
+/** A message whose asker waits. It is its own deadline; only the first answer counts. */
+export class Asked extends Deadline implements Question {
   tag: string
   readonly payload: unknown
   readonly name: string
   span: Tracer.AnySpan | undefined = undefined
   /** the answer, once there is one */
-  answered: Exit.Exit<A, AskError> | undefined = undefined
+  answered: Exit.Exit<unknown, AskError> | undefined = undefined
+  /** its place among those who wait for room, where it had to */
+  waiter: Waiter | undefined = undefined
   private refused: AskError | undefined = undefined
   private readonly timeouts: Timeouts
   private readonly timeout: number
-  private resume: ((exit: Exit.Exit<A, AskError>, refused: AskError | undefined) => void) | undefined = undefined
-  private readonly answer: (exit: Exit.Exit<unknown, unknown>) => Exit.Exit<A, AskError>
+  private resume: ((exit: Exit.Exit<unknown, AskError>) => void) | undefined = undefined
 
   constructor(
     name: string,
     tag: string,
     payload: unknown,
     timeout: number,
-    timeouts: Timeouts,
-    answer: (exit: Exit.Exit<unknown, unknown>) => Exit.Exit<A, AskError>
+    timeouts: Timeouts
   ) {
     super()
     this.name = name
@@ -217,30 +208,26 @@ export class Asked<A> extends Deadline implements Question {
     this.payload = payload
     this.timeout = timeout
     this.timeouts = timeouts
-    this.answer = answer
   }
 
   /** From here on the time counts. Where the answer was there first, it is told at once. */
-  wait(resume: (exit: Exit.Exit<A, AskError>, refused: AskError | undefined) => void): void {
-    if (this.answered !== undefined) return resume(this.answered, this.refused)
+  wait(resume: (exit: Exit.Exit<unknown, AskError>) => void): void {
+    if (this.answered !== undefined) return resume(this.answered)
     this.resume = resume
     this.timeouts.add(this.timeout, this)
   }
 
+  /** A handler's typed error and the ways an ask fails are one channel to the asker. */
   reply(exit: Exit.Exit<unknown, unknown>): void {
-    if (this.answered === undefined) this.finish(this.answer(exit))
+    if (this.answered === undefined) this.finish(exit as Exit.Exit<unknown, AskError>)
   }
 
   succeed(value: unknown): void {
-    if (this.answered === undefined) this.finish(this.answer(Exit.succeed(value)))
+    if (this.answered === undefined) this.finish(Exit.succeed(value))
   }
 
   refuse(error: AskError): void {
     if (this.answered === undefined) this.finish(Exit.fail(error), error)
-  }
-
-  get abandoned(): boolean {
-    return this.answered !== undefined
   }
 
   /** its actor takes no messages any more, so it was certainly not handled */
@@ -250,6 +237,7 @@ export class Asked<A> extends Deadline implements Question {
 
   expire(): void {
     if (this.answered !== undefined) return
+    this.waiter?.leave()
     this.finish(
       Exit.fail(new AskTimeout({ name: this.name, request: this.tag, timeout: Duration.millis(this.timeout) }))
     )
@@ -260,17 +248,18 @@ export class Asked<A> extends Deadline implements Question {
     if (this.answered !== undefined) return false
     this.answered = interrupted
     this.resume = undefined
+    this.waiter?.leave()
     this.timeouts.cancel(this)
     return true
   }
 
-  private finish(exit: Exit.Exit<A, AskError>, refused?: AskError): void {
+  private finish(exit: Exit.Exit<unknown, AskError>, refused?: AskError): void {
     this.answered = exit
     this.refused = refused
     const resume = this.resume
     if (resume === undefined) return
     this.resume = undefined
     this.timeouts.cancel(this)
-    resume(exit, refused)
+    resume(exit)
   }
 }

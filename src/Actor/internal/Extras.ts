@@ -84,21 +84,67 @@ export class Extras {
   /** asked to give up its behaviour once it is idle */
   passivateSoon = false
   // ---- senders that wait for room
-  waiting: Ring<Waiter> | undefined = undefined
+  waiting: WaitingRoom | undefined = undefined
 }
 
-export interface Waiter {
+/** A sender that waits until its message is in, or the actor has ended. */
+export class Waiter {
   readonly envelope: Envelope
-  /** the sender is gone; set by its interruption */
-  cancelled: boolean
   readonly admitted: (stopped: boolean) => void
+  /** where it waits; undefined: it does not any more */
+  room: WaitingRoom | undefined = undefined
+  previous: Waiter | undefined = undefined
+  next: Waiter | undefined = undefined
+
+  constructor(envelope: Envelope, admitted: (stopped: boolean) => void) {
+    this.envelope = envelope
+    this.admitted = admitted
+  }
+
+  /** Nobody wants its message in any more; no effect where it does not wait. */
+  leave(): void {
+    this.room?.remove(this)
+  }
+}
+
+/** Senders in the order of their arrival. A linked list, because each may leave at any time, and all of them may. */
+export class WaitingRoom {
+  size = 0
+  private first: Waiter | undefined = undefined
+  private last: Waiter | undefined = undefined
+
+  push(waiter: Waiter): void {
+    waiter.room = this
+    waiter.previous = this.last
+    if (this.last === undefined) this.first = waiter
+    else this.last.next = waiter
+    this.last = waiter
+    this.size++
+  }
+
+  /** The one who has waited longest; only while `size > 0`. */
+  shift(): Waiter {
+    const waiter = this.first!
+    this.remove(waiter)
+    return waiter
+  }
+
+  remove(waiter: Waiter): void {
+    const { next, previous } = waiter
+    if (previous === undefined) this.first = next
+    else previous.next = next
+    if (next === undefined) this.last = previous
+    else next.previous = previous
+    waiter.room = waiter.previous = waiter.next = undefined
+    this.size--
+  }
 }
 
 /** A message of the runtime's own that waits for what was in a bounded mailbox before it. */
 export interface Later {
   readonly envelope: Envelope
-  /** as many messages have to leave the mailbox first */
-  left: number
+  /** its turn, in messages that have left the mailbox as `Lanes.left` counts them */
+  readonly turn: number
 }
 
 /** The lane that overtakes: the runtime's own messages, then what was stashed and is back. */
@@ -107,4 +153,6 @@ export class Lanes {
   readonly front = new Ring<Envelope>()
   /** bounds, priorities and queues of one's own are for the kind's messages; these stand beside */
   readonly later = new Ring<Later>()
+  /** messages that have left the mailbox since there are lanes */
+  left = 0
 }

@@ -5,7 +5,6 @@ import type { Envelope } from "./Envelope.ts"
 export class Task implements Envelope {
   readonly tag = ""
   readonly payload = undefined
-  readonly abandoned = false
   readonly span = undefined
   readonly effect: Effect.Effect<unknown, unknown>
   constructor(effect: Effect.Effect<unknown, unknown>) {

@@ -16,9 +16,6 @@ import type { Ref } from "./Ref.ts"
 import { Status } from "./Status.ts"
 import { closeTag, longestPull, type Page, pullTag } from "./streams.ts"
 
-/** A handler's typed error and the ways an ask fails are one channel to the asker. */
-const flat = (exit: Exit.Exit<unknown, unknown>) => exit as Exit.Exit<unknown, AskError>
-
 interface TellEffect extends Envelope, Message {
   readonly tag: string
   readonly payload: unknown
@@ -52,7 +49,7 @@ TellEffect.prototype = Object.assign(
         : tellSlowly(self, fiber)
     }
   }),
-  { reply: () => {}, succeed: () => {}, refuse: () => {}, abandoned: false, span: undefined, trace: undefined }
+  { reply: () => {}, succeed: () => {}, refuse: () => {}, span: undefined, trace: undefined }
 )
 Object.defineProperty(TellEffect.prototype, "kind", {
   get(this: TellEffect): KindDefinition {
@@ -119,7 +116,7 @@ AskEffect.prototype = Effectable.Prototype<Effect.Effect<unknown, unknown>>({
     const cell = ref.cell
     if (cell === undefined || cell.status >= Status.Stopping) return askElsewhere(self, fiber)
     const { host, options } = cell.registration
-    const asked = new Asked(ref.name, tag, payload, timeout, host.timeouts, flat)
+    const asked = new Asked(ref.name, tag, payload, timeout, host.timeouts)
     if (options.trace) asked.span = fiber.cache.span
     const here = handleNow(cell, asked)
     return here && asked.answered !== undefined && !asked.stopped
@@ -136,15 +133,15 @@ AskEffect.prototype = Effectable.Prototype<Effect.Effect<unknown, unknown>>({
 })
 
 /** What an interrupted asker does: one object, made for each ask that must wait. */
-const TakeBack = function(this: { cell: Cell; asked: Asked<unknown> }, cell: Cell, asked: Asked<unknown>) {
+const TakeBack = function(this: { cell: Cell; asked: Asked }, cell: Cell, asked: Asked) {
   this.cell = cell
   this.asked = asked
-} as unknown as new(cell: Cell, asked: Asked<unknown>) => Effect.Effect<void>
+} as unknown as new(cell: Cell, asked: Asked) => Effect.Effect<void>
 
 TakeBack.prototype = Effectable.Prototype<Effect.Effect<void>>({
   label: "TakeBack",
   evaluate() {
-    const { asked, cell } = this as unknown as { readonly cell: Cell; readonly asked: Asked<unknown> }
+    const { asked, cell } = this as unknown as { readonly cell: Cell; readonly asked: Asked }
     if (asked.abandon()) cell.forget(asked, true)
     return Exit.void
   }

@@ -2,7 +2,7 @@
 import { Effect, Exit } from "effect"
 import { ActorStopped, type TellError } from "../errors.ts"
 import { Accepted, type Cell } from "./Cell.ts"
-import type { Envelope } from "./Envelope.ts"
+import { Asked, type Asker, type Envelope } from "./Envelope.ts"
 import { Status } from "./Status.ts"
 
 /** A tell: waits where the mailbox says so; `stopped` where the actor takes no messages. */
@@ -20,22 +20,29 @@ export const offer = (
     ? Exit.fail(cell.full())
     : Effect.callback((resume) => {
       const waiter = cell.waitForRoom(envelope, (ended) => resume(ended ? stopped() : Exit.void))
-      return Effect.sync(() => {
-        waiter.cancelled = true
-      })
+      return Effect.sync(() => waiter.leave())
     })
 }
 
 /** An ask: its sender waits for the reply anyhow, so waiting for room is part of that. */
-export const offerAsk = (cell: Cell, envelope: Envelope): void => {
+export const offerAsk = (cell: Cell, envelope: Asked | Asker): void => {
   const accepted = cell.accept(envelope)
   if (accepted === Accepted.Yes) return
   if (accepted === Accepted.Full) return envelope.refuse(cell.full())
   const refuse = () => envelope.refuse(new ActorStopped({ name: cell.name }))
   if (accepted === Accepted.Stopped) return refuse()
-  cell.waitForRoom(envelope, (ended) => {
+  const waiter = cell.waitForRoom(envelope, (ended) => {
     if (ended) refuse()
   })
+  if (envelope instanceof Asked) envelope.waiter = waiter
+  else {
+    envelope.carrier = {
+      forget: (asker, interrupted) => {
+        waiter.leave()
+        cell.forget(asker, interrupted)
+      }
+    }
+  }
 }
 
 /** messages handled on the stack of their senders, one inside the other; beyond that they wait their turn */
