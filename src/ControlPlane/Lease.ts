@@ -75,13 +75,20 @@ export interface LeaseObserver {
   readonly isCurrent: () => boolean
   /** what is known at subscription, then keys whose status changed, as it changes */
   readonly changes: Stream.Stream<{ readonly key: string; readonly status: ObservedLease }>
+  /** Closes an expired lease after a fresh read. `Alive` where it had been renewed after all. Idempotent. */
+  readonly close: (key: string, options?: CloseOptions) => Effect.Effect<"Closed" | "Alive", LeaseError>
+}
+
+export interface CloseOptions {
+  /** Does not wait for expiry: for a death that is certain (nobody can act for that lease any more) and nothing else. */
+  readonly certain?: boolean | undefined
   /**
-   * Closes an expired lease after a fresh read. `Alive` where it had been renewed after all. With `certain` it does not wait
-   * for expiry: for a death that is certain (goodbye, the platform's or the operator's word) and nothing else. Idempotent.
+   * Does not wait for expiry, but for so much proven time without a renewal: where something else makes a death all but certain, and
+   * a renewal would deny it. Default: the lease's own duration and margin.
    */
-  readonly close: (key: string, options?: {
-    readonly certain?: boolean | undefined
-  }) => Effect.Effect<"Closed" | "Alive", LeaseError>
+  readonly unchangedFor?: Duration.Input | undefined
+  /** who closes it and why, kept in the closed record for people */
+  readonly word?: { readonly by: string; readonly reason: string } | undefined
 }
 
 /** Attempts of one renewal or closing before it is left to the next one: each that is repeated at once has learned something. */
@@ -290,26 +297,23 @@ export const hold: (store: ControlStoreService, options: {
 
 /**
  * Runs what only the holder may do. As soon as the owner may not act any more, because the lease lapsed or was closed, it is
- * interrupted and ends as `Fenced`; it does not begin where that is so already. The interruption comes by a timer, and what ran may finish in
- * the same moment: whatever must never overlap with a successor compares `isValid` at each step, too.
+ * interrupted and ends as `Fenced`; it does not begin where that is so already. Whether the scope of the `hold` still lives makes no
+ * difference. The interruption comes by a timer, and what ran may finish in the same moment: whatever must never overlap with a successor
+ * compares `isValid` at each step, too.
  */
 export const whileHeld = <A, E, R>(lease: HeldLease, use: Effect.Effect<A, E, R>): Effect.Effect<A, E | Fenced, R> => {
   const lost = Effect.flatMap(
     lease.state,
     (state) => Effect.fail(new Fenced({ what: `lease ${lease.key}`, ours: "Held", current: state }))
   )
+  const told = lease.changes.pipe(Stream.filter(() => !lease.isValid()), Stream.take(1), Stream.runDrain)
+  // Counted here, too: once the scope of its `hold` has ended, nobody tells of a lapse.
+  const lapsed: Effect.Effect<void> = Effect.suspend(() => {
+    const left = lease.remaining()
+    return left > 0 ? Effect.andThen(Effect.sleep(Duration.millis(Math.ceil(left))), lapsed) : Effect.void
+  })
   return Effect.suspend(() =>
-    lease.isValid()
-      ? Effect.raceFirst(
-        use,
-        lease.changes.pipe(
-          Stream.filter(() => !lease.isValid()),
-          Stream.take(1),
-          Stream.runDrain,
-          Effect.andThen(lost)
-        )
-      )
-      : lost
+    lease.isValid() ? Effect.raceFirst(use, Effect.andThen(Effect.raceFirst(told, lapsed), lost)) : lost
   )
 }
 
@@ -343,11 +347,12 @@ export const observe: (
   const close: LeaseObserver["close"] = (key, options) =>
     Effect.gen(function*() {
       const certain = options?.certain === true
+      const unchanged = options?.unchangedFor === undefined ? undefined : Duration.toMillis(options.unchangedFor)
       const seen = core.leases.get(key)
       const duration = seen?.duration ?? 10_000
       for (let attempt = 0; attempt < maxAttempts; attempt++) {
         const read = yield* attemptRead(store, key, Owner.callDeadline(duration))
-        const decision = Observer.decideClose(core, key, Option.getOrUndefined(read), certain)
+        const decision = Observer.decideClose(core, key, Option.getOrUndefined(read), certain, unchanged)
         if (decision._tag !== "CloseAt") return decision._tag
         const previous = Option.isSome(read) ? decodeLease(read.value.value) : undefined
         const value = encodeLease({
@@ -355,7 +360,8 @@ export const observe: (
           counter: (previous?.counter ?? 0) + 1,
           duration: previous?.duration ?? duration,
           writer,
-          operation: ++operations
+          operation: ++operations,
+          ...(options?.word === undefined ? {} : { closed: options.word })
         })
         const outcome = yield* attemptWrite(store, key, value, decision.expected, Owner.callDeadline(duration))
         if (outcome._tag === "Written") return "Closed"

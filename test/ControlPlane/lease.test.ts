@@ -324,6 +324,33 @@ describe("what runs while a lease is held", () => {
       assert.deepStrictEqual(ended, ["interrupted"])
     }))
 
+  it.effect("is interrupted when the lease lapses outside the scope in which it was held, and when it is fenced there", () =>
+    Effect.gen(function*() {
+      const { owner } = yield* world
+      const scope = yield* Scope.make()
+      const lease = yield* Scope.provide(Lease.hold(owner, { key, duration }), scope)
+      yield* Scope.close(scope, Exit.void)
+      assert.isTrue(lease.isValid())
+      const fiber = yield* Effect.forkChild(Effect.flip(Lease.whileHeld(lease, Effect.never)), {
+        startImmediately: true
+      })
+      const left = lease.remaining()
+      yield* TestClock.adjust(left - 1)
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.strictEqual(fiber.pollUnsafe()?._tag, "Success")
+      assert.strictEqual((yield* Fiber.join(fiber)).current, "Lapsed")
+
+      const again = yield* Scope.make()
+      const other = yield* Scope.provide(Lease.hold(owner, { key: "leases/b@1", duration }), again)
+      yield* Scope.close(again, Exit.void)
+      const work = yield* Effect.forkChild(Effect.flip(Lease.whileHeld(other, Effect.never)), {
+        startImmediately: true
+      })
+      yield* other.fence
+      assert.strictEqual((yield* Fiber.join(work)).current, "Closed")
+    }))
+
   it.effect("does not begin once the lease is lost, and keeps its own result and errors while it is not", () =>
     Effect.gen(function*() {
       const { fiber, lease } = yield* begin
@@ -441,6 +468,53 @@ describe("an observer", () => {
       const observer = yield* Lease.observe(observerStore, "leases/")
       assert.strictEqual(yield* observer.close(key, { certain: true }), "Closed")
       assert.strictEqual((yield* Effect.flip(Lease.hold(owner, { key, duration })))._tag, "Fenced")
+    }))
+
+  it.effect("closes after a shorter time without a renewal where it is asked to, and never one that is renewed meanwhile", () =>
+    Effect.gen(function*() {
+      const { owner, faults, observerStore } = yield* world
+      const observer = yield* Lease.observe(observerStore, "leases/")
+      const lease = yield* Lease.hold(owner, { key, duration })
+      const close = observer.close(key, { unchangedFor: "4 seconds" })
+      for (let i = 0; i < 300; i++) {
+        yield* TestClock.adjust("100 millis")
+        assert.strictEqual(yield* close, "Alive")
+      }
+      assert.isTrue(lease.isValid())
+      faults.reachable = false
+      let waited = 0
+      while ((yield* close) === "Alive") {
+        yield* TestClock.adjust("100 millis")
+        waited += 100
+      }
+      assert.isAtMost(waited, 4_100)
+      faults.reachable = true
+      assert.strictEqual((yield* Effect.flip(lease.renew))._tag, "Fenced")
+    }))
+
+  it.effect("counts no time in which its watch was lost towards a shorter wait", () =>
+    Effect.gen(function*() {
+      const { owner, faults, observerStore, watching } = yield* world
+      const observer = yield* Lease.observe(observerStore, "leases/")
+      yield* Lease.hold(owner, { key, duration })
+      faults.reachable = false
+      yield* TestClock.adjust("3 seconds")
+      watching.reachable = false
+      yield* TestClock.adjust("3 seconds")
+      watching.reachable = true
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(yield* observer.close(key, { unchangedFor: "4 seconds" }), "Alive")
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(yield* observer.close(key, { unchangedFor: "4 seconds" }), "Closed")
+    }))
+
+  it.effect("writes who closes it and why into the closed record", () =>
+    Effect.gen(function*() {
+      const { backend, owner, observerStore } = yield* world
+      const observer = yield* Lease.observe(observerStore, "leases/")
+      yield* Lease.hold(owner, { key, duration })
+      yield* observer.close(key, { certain: true, word: { by: "ann", reason: "its machine burnt" } })
+      assert.deepStrictEqual(JSON.parse(backend.entries()[0]!.value).closed, { by: "ann", reason: "its machine burnt" })
     }))
 
   it.effect("says OutcomeUnknown of a closing whose answer was lost, and Closed when asked again", () =>

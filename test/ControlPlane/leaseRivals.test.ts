@@ -7,6 +7,12 @@ import * as Model from "./leaseRivals.ts"
 
 const walks: ReadonlyArray<readonly [fault: string, bounds: Model.Bounds, atLeast: number]> = [
   ["one dies, another is slow, a third closes", { ...Model.base, deaths: 1 }, 60_000],
+  ["one dies and its port refuses, so that its rival closes at once", {
+    ...Model.base,
+    deaths: 1,
+    refusals: true,
+    thirdCloses: 0
+  }, 20_000],
   ["a machine sleeps", { ...Model.base, sleeps: 1, thirdCloses: 0 }, 20_000],
   ["a watch stands still", { ...Model.base, stalls: 1, thirdCloses: 0 }, 20_000],
   ["a watch is lost and comes back", { ...Model.base, gaps: 1, thirdCloses: 0 }, 20_000],
@@ -17,7 +23,15 @@ const walks: ReadonlyArray<readonly [fault: string, bounds: Model.Bounds, atLeas
 const mostSteps = 4
 
 describe("two rivals and one who watches, in every order of events", () => {
-  const reached = { acted: 0, lapsed: 0, takenOver: 0, closedByRival: 0, closedByThird: 0, noticedByOwner: 0 }
+  const reached = {
+    closedAtOnce: 0,
+    acted: 0,
+    lapsed: 0,
+    takenOver: 0,
+    closedByRival: 0,
+    closedByThird: 0,
+    noticedByOwner: 0
+  }
   for (const [fault, bounds, atLeast] of walks) {
     it(`${fault}: never do two act at once`, () => {
       const explored = Model.explore(bounds, Model.rules, (world) => {
@@ -27,6 +41,7 @@ describe("two rivals and one who watches, in every order of events", () => {
           if (node.core.phase === "Closed") reached.noticedByOwner++
         }
         if (world.work.revision > 2) reached.takenOver++
+        if (world.time === 0 && world.leases.some(({ record }) => record.state === "Closed")) reached.closedAtOnce++
         for (const { record } of world.leases) {
           if (record.writer === "c2") reached.closedByThird++
           else if (record.state === "Closed") reached.closedByRival++
@@ -205,8 +220,18 @@ describe("the walk misses rule", () => {
       rules: { isCertain: () => true },
       says: together
     },
+    "6, certain death: a refusal that a firewall gives for a live one is taken for death": {
+      rules: { refuses: () => true },
+      bounds: { refusals: true, thirdCloses: 0 },
+      says: together
+    },
     "6, its own lease first: a closer that does not renew": {
       rules: { renewsFirst: false },
+      says: /closed member closed/
+    },
+    "6, its own lease first: a closer that does not renew because a port has refused": {
+      rules: { renewsFirstOnRefusal: false },
+      bounds: { deaths: 1, refusals: true },
       says: /closed member closed/
     }
   }

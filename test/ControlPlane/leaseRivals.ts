@@ -35,6 +35,8 @@ export interface Bounds {
   /** steps of time for which a machine sleeps, in all */
   readonly sleeps: number
   readonly deaths: 0 | 1
+  /** may a member find that its rival's port refuses? */
+  readonly refusals: boolean
   readonly staleReads: boolean
   /** may a watch prove itself current with a word from before changes that it has not told? */
   readonly lateWords: boolean
@@ -53,6 +55,7 @@ export const base: Bounds = {
   stalls: 0,
   sleeps: 0,
   deaths: 0,
+  refusals: false,
   staleReads: false,
   lateWords: false,
   lateClaims: false
@@ -68,8 +71,11 @@ export interface Rules {
   readonly mayClaim: (holder: LeaseRecord, status: Observer.ObservedStatus) => boolean
   /** is this death certain, so that nobody needs to wait? */
   readonly isCertain: (dead: boolean, status: Observer.ObservedStatus) => boolean
-  /** must a member renew its own lease before it acts on another's death? */
+  /** does a member's port refuse, as others see it? */
+  readonly refuses: (dead: boolean) => boolean
+  /** must a member renew its own lease before it acts on another's lapse? and on its refusal? */
   readonly renewsFirst: boolean
+  readonly renewsFirstOnRefusal: boolean
 }
 export const rules: Rules = {
   owner: Owner.step,
@@ -78,7 +84,9 @@ export const rules: Rules = {
   decideClose: Observer.decideClose,
   mayClaim: (holder) => holder.state === "Closed",
   isCertain: (dead) => dead,
-  renewsFirst: true
+  refuses: (dead) => dead,
+  renewsFirst: true,
+  renewsFirstOnRefusal: true
 }
 
 interface Version {
@@ -105,9 +113,11 @@ interface Node {
   readonly slept: number
   readonly dead: boolean
   readonly watch: Watch
-  /** a renewal that was begun after the other was seen expired: under way, or done */
+  /** has its rival's port refused? a fact that never reverts */
+  readonly refused: boolean
+  /** a renewal that was begun after the other was seen expired, or refusing: under way, or done */
   readonly confirms: "no" | "underway" | "done"
-  /** was its own lease closed already when it first saw the other expired? */
+  /** was its own lease closed already when it first saw that? */
   readonly closedAtSight: boolean
   readonly closings: number
   readonly claims: number
@@ -237,6 +247,7 @@ export const start = (using: Rules): World => {
       slept: 0,
       dead: false,
       watch: regain(bare, [other(member)], 0, using, nothing),
+      refused: false,
       confirms: "no",
       closedAtSight: false,
       closings: 0,
@@ -283,7 +294,9 @@ const tellOwner = (world: World, member: Member, event: Owner.OwnerEvent, using:
       next = change(next, member, {
         renewals: next.nodes[member].renewals + 1,
         waits: { reply: "none" },
-        confirms: Observer.status(next.nodes[member].watch.core, keys[other(member)]) === "Expired" ? "underway" : "no"
+        confirms: node.refused || Observer.status(node.watch.core, keys[other(member)]) === "Expired"
+          ? "underway"
+          : "no"
       })
       next = {
         ...next,
@@ -359,7 +372,9 @@ const closing = (
   using: Rules
 ): World | undefined => {
   const { dead } = world.nodes[of]
-  const certain = by === "third" && using.isCertain(dead, Observer.status(watch.core, keys[of]))
+  const certain = by === "third"
+    ? using.isCertain(dead, Observer.status(watch.core, keys[of]))
+    : world.nodes[other(of)].refused
   const decision = using.decideClose(watch.core, keys[of], entryOf(of, read), certain)
   if (decision._tag !== "CloseAt") return undefined
   const record: LeaseRecord = {
@@ -387,6 +402,7 @@ const isOver = (node: Node) => node.dead || node.core.phase === "Closed"
 /** A member's watch has told something of the other's lease. */
 const sight = (world: World, member: Member, watch: Watch): World => {
   const rival = other(member)
+  if (world.nodes[member].refused) return change(world, member, { watch })
   const before = Observer.status(world.nodes[member].watch.core, keys[rival])
   const expired = Observer.status(watch.core, keys[rival]) === "Expired"
   return change(world, member, {
@@ -486,8 +502,14 @@ export const successors = (world: World, bounds: Bounds, using: Rules): Readonly
       next.push(sight(world, member, hear(world, node.watch, [rival], at.now, using, false)))
     }
 
+    // it finds that the other's port refuses
+    if (bounds.refusals && !node.refused && using.refuses(world.nodes[rival].dead)) {
+      next.push(change(world, member, { refused: true, confirms: "no", closedAtSight: isClosed(world, member) }))
+    }
+
     // the other's death: its own lease first, then the closing
-    if (node.closings < bounds.closings && (!using.renewsFirst || node.confirms === "done")) {
+    const renewsFirst = node.refused ? using.renewsFirstOnRefusal : using.renewsFirst
+    if (node.closings < bounds.closings && (!renewsFirst || node.confirms === "done")) {
       for (const read of readsOf(rival)) {
         const begun = closing(world, `n${member}`, node.watch, rival, read, at.now, node.closings + 1, using)
         if (begun === undefined) continue
@@ -569,6 +591,7 @@ const nodeKey = cached((node: Node) => {
     node.renewals,
     node.slept,
     node.dead,
+    node.refused,
     node.confirms[0],
     node.closedAtSight,
     node.closings,

@@ -117,12 +117,19 @@ export const changes = (before: ObserverState, after: ObserverState): ReadonlyAr
   return told
 }
 
-/** What a fresh read says about closing: at exactly that revision, not at all, or done already. */
+/** Milliseconds of proven time for which it has been seen unchanged. */
+const unchangedFor = (state: ObserverState, lease: Observed): number => (state.provenAt ?? lease.since) - lease.since
+
+/**
+ * What a fresh read says about closing: at exactly that revision, not at all, or done already. `certain`: the owner is known to be
+ * dead, whatever its lease says. `unchanged`: milliseconds of proven time without change that are enough here, in the place of D + margin.
+ */
 export const decideClose = (
   state: ObserverState,
   key: string,
   read: Entry | undefined,
-  certain: boolean
+  certain: boolean,
+  unchanged?: number
 ): { readonly _tag: "CloseAt"; readonly expected: Revision | undefined } | { readonly _tag: "Closed" | "Alive" } => {
   const seen = state.leases.get(key)
   const record = read === undefined ? undefined : decodeLease(read.value)
@@ -132,7 +139,7 @@ export const decideClose = (
     // Gone, or overwritten by something that is no lease: a tombstone, by compare-and-set, since a read proves nothing.
     return seen === undefined ? { _tag: "CloseAt", expected: read?.revision } : { _tag: "Alive" }
   }
-  return seen !== undefined && status(state, key) === "Expired" && seen.revision === read?.revision
-    ? { _tag: "CloseAt", expected: seen.revision }
-    : { _tag: "Alive" }
+  if (seen === undefined || seen.revision !== read?.revision) return { _tag: "Alive" }
+  const isDue = status(state, key) === "Expired" || (unchanged !== undefined && unchangedFor(state, seen) >= unchanged)
+  return isDue ? { _tag: "CloseAt", expected: seen.revision } : { _tag: "Alive" }
 }

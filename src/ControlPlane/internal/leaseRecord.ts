@@ -11,7 +11,9 @@ export const LeaseRecord = Schema.Struct({
   duration: Schema.Number.check(Schema.isGreaterThan(0)),
   /** which start of which owner (or closer) wrote it, and with which of its writes: so that it knows its own write again */
   writer: Schema.String,
-  operation: Schema.Int
+  operation: Schema.Int,
+  /** who closed it, and why: for people */
+  closed: Schema.optionalKey(Schema.Struct({ by: Schema.String, reason: Schema.String }))
 })
 export type LeaseRecord = typeof LeaseRecord.Type
 
