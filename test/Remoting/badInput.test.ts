@@ -2,6 +2,7 @@
 // depth and repetition. Each is a typed refusal of that one message; the connection and everybody else go on.
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Option, Random, Ref, Schema } from "effect"
+import { SchemaBinary } from "effect/encoding"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import * as Actor from "../../src/Actor/Actor.ts"
@@ -13,7 +14,7 @@ import * as Placement from "../../src/Actor/Placement.ts"
 import * as SystemEvents from "../../src/Actor/SystemEvents.ts"
 import * as Topology from "../../src/Actor/Topology.ts"
 import { FrameType } from "../../src/Remoting/internal/handshake.ts"
-import { codecOf } from "../../src/Remoting/internal/codec.ts"
+import { codecOf, type Mode } from "../../src/Remoting/internal/codec.ts"
 import { Writer } from "../../src/Remoting/internal/wire.ts"
 import * as Remoting from "../../src/Remoting/Remoting.ts"
 import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
@@ -237,22 +238,84 @@ describe("values that reach for more than themselves", () => {
       yield* undisturbed
     }))
 
-  it.effect("many items that take no room are bounded, and what is larger than a frame is FrameTooLarge", () =>
+  it.effect("many items are bounded, and what is larger than a frame is FrameTooLarge", () =>
     Effect.gen(function*() {
       const { ask, real, undisturbed } = yield* world
       const items = (count: number) => ({ items: Array.from({ length: count }, () => null) })
       assert.strictEqual(yield* ask(real, "Nothings", items(1_000)), "Success")
-      // no more bytes, and a count that says twenty million: refused before memory is taken
-      const few = codecOf(Schema.Array(Schema.Null), "evolving").encode([null, null, null])
-      assert.strictEqual(few[few.length - 1], 3)
-      const count = new Writer().varint(20_000_000).take()
-      const body = Uint8Array.from([...few.subarray(1, -1), ...count])
-      const bomb = Uint8Array.from([body.length, ...body])
-      assert.throws(() => codecOf(Schema.Array(Schema.Null), "evolving").decode(bomb), /limit/)
       const named = { items: Array.from({ length: 400_000 }, () => ({ name: "x" })) }
       assert.include(["FrameTooLarge", "Success"], tagOf(yield* ask(real, "Items", named)))
       const large = { items: Array.from({ length: 400_000 }, () => ({ name: "a name of some length" })) }
       assert.strictEqual(tagOf(yield* ask(real, "Items", large)), "FrameTooLarge")
       yield* undisturbed
     }))
+})
+
+describe("a few bytes that say they are many", () => {
+  const framed = (body: ReadonlyArray<number>) => Uint8Array.from([...new Writer().varint(body.length).take(), ...body])
+  const varint = (value: number) => [...new Writer().varint(value).take()]
+  const modes: ReadonlyArray<Mode> = ["evolving", "exact", "compact"]
+  /** as a hostile peer has them, whatever this side makes of its schemas */
+  const binary = (schema: Schema.Top, value: unknown, mode: Mode) =>
+    SchemaBinary.encoder(schema as Schema.Codec<unknown>, { fingerprint: mode !== "evolving" }).encode(value)
+
+  const empty = Schema.Struct({})
+  const lists: ReadonlyArray<readonly [string, Schema.Top, unknown]> = [
+    ["null", Schema.Null, null],
+    ["undefined", Schema.Undefined, undefined],
+    ["nothing", Schema.Void, undefined],
+    ["null or undefined", Schema.Union([Schema.Null, Schema.Undefined]), null],
+    ["a literal", Schema.Literal("x"), "x"],
+    ["no fields", empty, {}],
+    ["a field of null", Schema.Struct({ a: Schema.Null }), { a: null }],
+    ["no elements", Schema.Tuple([]), []]
+  ]
+  for (const [what, item, value] of lists) {
+    it(`lists of ${what} have no more items than the message has bytes, and arrive`, () => {
+      for (const mode of modes) {
+        const { decode, encode } = codecOf(Schema.Array(item), mode)
+        const items = Array.from({ length: 2000 }, () => value)
+        assert.isAtLeast(encode(items).length, 2000, mode)
+        assert.deepStrictEqual(decode(encode(items)), items)
+        // three items, and then a count that says millions
+        const few = binary(Schema.Array(item), [value, value, value], mode)
+        const at = few.lastIndexOf(3)
+        for (const count of [4_000_000, 20_000_000]) {
+          const bomb = framed([...few.subarray(1, at), ...varint(count), ...few.subarray(at + 1)])
+          assert.throws(() => decode(bomb), undefined, undefined, `${mode}: ${count}`)
+        }
+      }
+    })
+  }
+
+  it("lists of such lists, in whatever they are, take no more room than their bytes", () => {
+    const nothings = Schema.Array(Schema.Null)
+    const schemas: ReadonlyArray<readonly [Schema.Top, unknown]> = [
+      [Schema.Array(nothings), [[null, null], []]],
+      [Schema.Option(nothings), Option.some([null, null])],
+      [Schema.Struct({ a: Schema.optionalKey(Schema.NonEmptyArray(Schema.Null)) }), { a: [null, null] }],
+      [Schema.ReadonlySet(Schema.Null), new Set([null])],
+      [Schema.Record(Schema.String, nothings), JSON.parse("{\"__proto__\": [null], \"a\": [null, null]}")]
+    ]
+    for (const [schema, value] of schemas) {
+      for (const mode of modes) {
+        const { decode, encode } = codecOf(schema, mode)
+        assert.deepStrictEqual(decode(encode(value)), value)
+        assert.throws(() => decode(binary(schema, value, mode)))
+      }
+    }
+  })
+
+  it("a tree each of whose lists says that it has a million items takes no memory for them", () => {
+    // a list is its number of items, and each is [length, 0, name of the field, length of its list times two, its list]
+    let list: ReadonlyArray<number> = [0]
+    for (let depth = 0; depth < 100; depth++) {
+      const row = [0, 0xd2, 0x93, 0xa7, 0xbd, 0x06, ...varint(list.length * 2), ...list]
+      list = [...varint(1_000_000), ...varint(row.length), ...row]
+    }
+    const bomb = framed([0x20, 0x90, 0x9d, 0xb9, 0xea, 0x33, ...varint(list.length), ...list])
+    const before = process.resourceUsage().maxRSS
+    assert.throws(() => codecOf(Tree, "evolving").decode(bomb))
+    assert.isBelow(process.resourceUsage().maxRSS - before, 100 * 1024, "KiB")
+  })
 })

@@ -1,11 +1,13 @@
 /**
- * Schema values as bytes, by `SchemaBinary`, or compactly where both sides know that they may. Codecs are made once a schema; both functions throw a plain error for data that
- * does not fit, which the caller turns into a typed failure that names what it was.
+ * Schema values as bytes, by `SchemaBinary`, or compactly where both sides know that they may; as text where bytes could not be
+ * trusted. Codecs are made once a schema; both functions throw a plain error for data that does not fit, which the caller turns
+ * into a typed failure that names what it was.
  */
 import { Schema } from "effect"
 import { SchemaBinary } from "effect/encoding"
 import { layoutOf } from "../../Actor/internal/layout.ts"
 import { type Compact, compactOf } from "./compact.ts"
+import { isTextual, textual } from "./textual.ts"
 import { Malformed, Reader, Writer } from "./wire.ts"
 
 export interface Codec {
@@ -38,6 +40,7 @@ const general = (schema: Schema.Top, mode: Mode): Codec => {
   const options = { fingerprint: mode === "exact" }
   // Schemas that need services cannot travel: there is nobody to provide them on the other side.
   const pure = schema as unknown as Schema.Codec<unknown, unknown>
+  if (isTextual(schema)) return { ...textual(pure), compact: undefined }
   const { encode } = SchemaBinary.encoder(pure, options)
   // a parser keeps its buffers; one that has failed is of no more use
   let parser = SchemaBinary.parser(pure, options)
