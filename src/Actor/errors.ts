@@ -154,7 +154,9 @@ export class NodeUnreachable extends Schema.TaggedError<NodeUnreachable>()("Node
   /** `host:port`, or the node's id where that is all that is known */
   node: Schema.String,
   outcome: Outcome,
-  reason: Schema.String
+  reason: Schema.String,
+  /** of one dial: the address itself answered that nobody listens there. Absent: it did not say so */
+  refused: Schema.optionalKey(Schema.Literal(true))
 }) {
   readonly retryable = true
   override get message() {

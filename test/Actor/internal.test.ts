@@ -85,8 +85,15 @@ const between = (minimum: number, maximum: number) => Schema.Int.check(Schema.is
 const Plan = Schema.Array(Schema.Struct({
   at: between(0, 500),
   duration: Schema.Literals([0, 1, 10, 50, 100, 333, 500]),
+  held: Schema.Boolean,
   cancelAfter: Schema.NullOr(between(0, 400))
 })).check(Schema.isMaxLength(60))
+
+const Steps = Schema.Array(Schema.Struct({
+  what: Schema.Literals(["add", "add", "add", "hold", "release"]),
+  passes: Schema.Literals([0, 0, 1, 3000]),
+  duration: Schema.Literals([0, 1, 1000])
+})).check(Schema.isMaxLength(200))
 
 describe("deadlines", () => {
   it.effect.prop(
@@ -105,7 +112,9 @@ describe("deadlines", () => {
               assert.isUndefined(fired[index])
               fired[index] = timeouts.now() - start
             })
+            if (entry.held) timeouts.hold()
             timeouts.add(entry.duration, alarm)
+            if (entry.held) timeouts.release()
             if (entry.cancelAfter === null) return
             yield* Effect.sleep(entry.cancelAfter)
             timeouts.cancel(alarm)
@@ -119,6 +128,86 @@ describe("deadlines", () => {
         timeouts.close()
       })
   )
+
+  it.effect.prop(
+    "that share a reading of the clock fall due no earlier than theirs, and no later than by what passed until the next reading",
+    { steps: Steps },
+    ({ steps }) =>
+      Effect.gen(function*() {
+        let now = 0
+        const clock: Clock.Clock = Object.assign(Object.create(yield* Clock.Clock) as Clock.Clock, {
+          monotonicTimeNanosUnsafe: () => BigInt(now) * 1_000_000n,
+          sleep: () => Effect.never
+        })
+        const timeouts = new Timeouts(clock, yield* Effect.context<never>())
+        interface Set_ {
+          readonly alarm: Alarm
+          readonly earliest: number
+          latest: number
+        }
+        const alarms: Array<Set_> = []
+        let held = 0
+        /** from which on they may still be dated by a later reading */
+        let open = 0
+        for (const { duration, passes, what } of steps) {
+          // what takes its time here is a handler, or whoever an answer was brought to
+          now += passes
+          for (const late of alarms.slice(Math.max(open, alarms.length - 32))) {
+            late.latest = Math.max(late.latest, now + late.alarm.list!.duration)
+          }
+          if (what === "hold") {
+            timeouts.hold()
+            held++
+          } else if (what === "release" && held > 0) {
+            timeouts.release()
+            held--
+          } else if (what === "add") {
+            const alarm = new Alarm(() => {})
+            alarms.push({ alarm, earliest: now + duration, latest: now + duration })
+            timeouts.add(duration, alarm)
+          }
+          if (held === 0) open = alarms.length
+        }
+        while (held-- > 0) timeouts.release()
+        const lines = new Map<number, number>()
+        for (const { alarm, earliest, latest } of alarms) {
+          assert.isAtLeast(alarm.due, earliest)
+          assert.isAtMost(alarm.due, latest)
+          const { duration } = alarm.list!
+          assert.isAtLeast(alarm.due, lines.get(duration) ?? 0, "in the order in which they were set")
+          lines.set(duration, alarm.due)
+        }
+        timeouts.close()
+      })
+  )
+
+  it.effect("one reading of the clock serves many, and one that was cancelled and set anew keeps its own time", () =>
+    Effect.gen(function*() {
+      let now = 0
+      let readings = 0
+      const clock: Clock.Clock = Object.assign(Object.create(yield* Clock.Clock) as Clock.Clock, {
+        monotonicTimeNanosUnsafe: () => {
+          readings++
+          return BigInt(now) * 1_000_000n
+        },
+        sleep: () => Effect.never
+      })
+      const timeouts = new Timeouts(clock, yield* Effect.context<never>())
+      const again = new Alarm(() => {})
+      timeouts.hold()
+      timeouts.add(10, new Alarm(() => {}))
+      const first = readings
+      timeouts.add(10, again)
+      timeouts.cancel(again)
+      now = 5
+      timeouts.add(20, again)
+      for (let n = 0; n < 20; n++) timeouts.add(10, new Alarm(() => {}))
+      assert.strictEqual(readings - first, 0)
+      now = 7
+      timeouts.release()
+      assert.strictEqual(again.due, 27)
+      timeouts.close()
+    }))
 
   it.effect("what is no length of time falls due at once, what is infinite never, and neither holds up the others", () =>
     Effect.gen(function*() {

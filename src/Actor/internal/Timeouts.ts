@@ -31,7 +31,7 @@ class Line {
   }
 }
 
-/** deadlines that one reading of the clock serves, while it is held: some dozens of microseconds */
+/** deadlines that wait for the next reading of the clock, while it is held: most often some dozens of microseconds */
 const readings = 31
 
 /** Forgets a deadline, wherever it waits; no effect when it does not. */
@@ -58,6 +58,9 @@ export class Timeouts {
   /** the last reading, in milliseconds, and for how many deadlines it still serves */
   private read = 0
   private fresh = 0
+  /** those that it has served: what comes before them may have taken long, so their time begins with the next reading */
+  private readonly undated: Array<Deadline | undefined> = []
+  private served = 0
 
   constructor(clock: Clock.Clock, context: Context.Context<never>) {
     this.clock = clock
@@ -70,8 +73,8 @@ export class Timeouts {
   }
 
   /**
-   * Until `release` the clock is read for every few deadlines only: for what sets thousands of them in one go, within which no time
-   * passes that matters.
+   * Until `release` the clock is read for every few deadlines only: for what sets thousands of them in one go. However long that
+   * takes, none falls due early; it may be late by what has passed until the next reading, during which nothing could fall due.
    */
   hold(): void {
     this.fresh = 0
@@ -79,14 +82,32 @@ export class Timeouts {
   }
 
   release(): void {
-    this.held--
+    if (--this.held === 0 && this.served > 0) this.date()
   }
 
-  private near(): number {
+  private near(deadline: Deadline): number {
     if (this.held === 0) return this.now()
-    if (this.fresh-- > 0) return this.read
+    if (this.fresh-- > 0) {
+      this.undated[this.served++] = deadline
+      return this.read
+    }
     this.fresh = readings
-    return this.read = this.now()
+    return this.date()
+  }
+
+  /** Reads the clock, and moves on those that were set by the reading before. */
+  private date(): number {
+    const { read, served, undated } = this
+    const now = this.read = this.now()
+    const passed = now - read
+    for (let index = 0; index < served; index++) {
+      const deadline = undated[index]!
+      undated[index] = undefined
+      // unless it was cancelled, or set anew meanwhile and moved on already
+      if (deadline.list !== undefined && deadline.due === read + deadline.list.duration) deadline.due += passed
+    }
+    this.served = 0
+    return now
   }
 
   /**
@@ -97,7 +118,7 @@ export class Timeouts {
     if (this.closed || duration === Infinity) return
     // A NaN would come before all others and never fall due.
     if (!(duration >= 0)) duration = 0
-    const due = deadline.due = this.near() + duration
+    const due = deadline.due = this.near(deadline) + duration
     let line = this.lines.get(duration)
     if (line === undefined) this.lines.set(duration, line = new Line(duration))
     deadline.list = line
@@ -144,7 +165,7 @@ export class Timeouts {
 
   private readonly wake = Effect.sync(() => {
     this.sleeper = undefined
-    const now = this.now()
+    const now = this.date()
     while (this.heap.length > 0) {
       const line = this.heap[0]!
       if (line.key > now) break
