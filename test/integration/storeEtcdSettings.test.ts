@@ -3,9 +3,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Duration, Effect, Fiber, Layer, Option, Queue, Redacted, Stream } from "effect"
 import { Etcd3 } from "etcd3"
 import { execFile } from "node:child_process"
+import { generateKeyPairSync } from "node:crypto"
+import * as Fs from "node:fs"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
-import { startEtcd, startProxy } from "../../scripts/servers/index.ts"
+import { startEtcd, startProxy, temporaryFolder } from "../../scripts/servers/index.ts"
 import { ControlStore } from "../../src/ControlPlane/ControlStore.ts"
 import type { WatchEvent } from "../../src/ControlPlane/ControlStore.ts"
 import * as Lease from "../../src/ControlPlane/Lease.ts"
@@ -26,9 +29,9 @@ const works = (settings: ControlStoreEtcd.PartialSettings) =>
   }))
 
 /** the vendor's own client, for what a store would never do */
-const raw = (hosts: ReadonlyArray<string>) =>
+const raw = (hosts: ReadonlyArray<string>, auth?: { readonly username: string; readonly password: string }) =>
   Effect.acquireRelease(
-    Effect.sync(() => new Etcd3({ hosts: [...hosts] })),
+    Effect.sync(() => new Etcd3({ hosts: [...hosts], ...(auth === undefined ? {} : { auth }) })),
     (client) => Effect.sync(() => client.close())
   )
 
@@ -171,6 +174,40 @@ describe.concurrent("etcd at the start", () => {
       }).pipe(Effect.scoped),
     30_000
   )
+
+  it.live("authentication that is switched on under a client with credentials costs it nothing", () =>
+    Effect.gen(function*() {
+      const { endpoints } = yield* startEtcd({ data: "memory" })
+      const settings = { ...brief, endpoints, namespace: "/app", user: "app", password: Redacted.make(secret) }
+      const store = yield* ControlStoreEtcd.make(settings)
+      const revision = yield* store.create("k", "1")
+      yield* withUsers(endpoints)
+      yield* store.update("k", "2", revision)
+      assert.strictEqual(Option.getOrUndefined(yield* store.get("k"))?.value, "2")
+    }).pipe(Effect.scoped))
+
+  it.live("a token that is older than a change of users is asked for anew, by operations and watches", () =>
+    Effect.gen(function*() {
+      const folder = yield* temporaryFolder("etcd-jwt")
+      const { privateKey, publicKey } = generateKeyPairSync("rsa", { modulusLength: 2_048 })
+      Fs.writeFileSync(join(folder, "key.pem"), privateKey.export({ type: "pkcs1", format: "pem" }))
+      Fs.writeFileSync(join(folder, "pub.pem"), publicKey.export({ type: "spki", format: "pem" }))
+      // such a token carries the revision of the users at which it was given out
+      const keys = `pub-key=${join(folder, "pub.pem")},priv-key=${join(folder, "key.pem")}`
+      const { endpoints } = yield* startEtcd({
+        data: "memory",
+        flags: [`--auth-token=jwt,${keys},sign-method=RS256,ttl=10m`]
+      })
+      yield* withUsers(endpoints)
+      const settings = { ...brief, endpoints, namespace: "/app", user: "app", password: Redacted.make(secret) }
+      const store = yield* ControlStoreEtcd.make(settings)
+      const revision = yield* store.create("k", "1")
+      const root = yield* raw(endpoints, { username: "root", password: "root" })
+      yield* Effect.promise(() => root.user("another").create("x"))
+      yield* store.update("k", "2", revision)
+      const first = yield* Effect.timeout(Stream.runHead(store.watch("")), "3 seconds")
+      assert.strictEqual(Option.getOrUndefined(first)?._tag, "Snapshot")
+    }).pipe(Effect.scoped))
 
   it.live(
     "a first endpoint that swallows everything does not matter, for operations and watches",

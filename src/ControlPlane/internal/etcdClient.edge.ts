@@ -146,6 +146,10 @@ export const openLink = Effect.fnUntraced(
         )
       })
 
+    /** A channel that somebody abandoned since it was looked at takes nothing, and says so by throwing. */
+    const unsent = (error: unknown) =>
+      new EtcdFailure({ kind: "NotSent", reason: error instanceof Error ? error.message : String(error) })
+
     const unary = <A>(
       endpoint: Endpoint,
       service: keyof Endpoint["services"],
@@ -157,21 +161,25 @@ export const openLink = Effect.fnUntraced(
       Effect.callback<A, EtcdFailure>((resume) => {
         const client = endpoint.services[service]
         const sentAt = performance.now()
-        const call = client[method]!.call(
-          client,
-          request,
-          metadata,
-          { deadline: Date.now() + Math.max(1, timeoutMillis) },
-          (error, answer) => {
-            if (error === null) {
-              endpoint.answeredAt = performance.now()
-              return resume(Effect.succeed(answer as A))
+        try {
+          const call = client[method]!.call(
+            client,
+            request,
+            metadata,
+            { deadline: Date.now() + Math.max(1, timeoutMillis) },
+            (error, answer) => {
+              if (error === null) {
+                endpoint.answeredAt = performance.now()
+                return resume(Effect.succeed(answer as A))
+              }
+              const mute = error.code === status.DEADLINE_EXCEEDED && endpoint.answeredAt < sentAt
+              resume(Effect.andThen(mute ? abandon(endpoint) : Effect.void, Effect.fail(failureOf(error))))
             }
-            const mute = error.code === status.DEADLINE_EXCEEDED && endpoint.answeredAt < sentAt
-            resume(Effect.andThen(mute ? abandon(endpoint) : Effect.void, Effect.fail(failureOf(error))))
-          }
-        )
-        return Effect.sync(() => call.cancel())
+          )
+          return Effect.sync(() => call.cancel())
+        } catch (error) {
+          resume(Effect.fail(unsent(error)))
+        }
       })
 
     // ---- authentication: a token for all calls, asked for once however many need it ------------------------------------------
@@ -224,20 +232,24 @@ export const openLink = Effect.fnUntraced(
         ? leave(endpoint)
         : Effect.void
 
-    /** Runs on the preferred endpoint with a token, and once more with a new token if that one has expired. */
+    /** Runs on the preferred endpoint with a token, and once more with a new token if that one is not taken any more; all in one time. */
     const onEndpoint = <A, R>(
       timeoutMillis: number,
-      use: (endpoint: Endpoint) => Effect.Effect<A, EtcdFailure, R>
+      use: (endpoint: Endpoint, timeoutMillis: number) => Effect.Effect<A, EtcdFailure, R>
     ): Effect.Effect<A, EtcdFailure, R> => {
-      const prepared = (endpoint: Endpoint): Effect.Effect<A, EtcdFailure, R> => {
+      const prepared = (endpoint: Endpoint, timeoutMillis: number): Effect.Effect<A, EtcdFailure, R> => {
         let sent = false
         return ready(endpoint, timeoutMillis * 0.9).pipe(
           Effect.andThen(
             Effect.suspend(() => token === undefined ? authenticate(undefined, timeoutMillis) : Effect.void)
           ),
+          // without a token nothing was asked yet
+          Effect.mapError((failure) =>
+            failure.kind === "NoAnswer" ? new EtcdFailure({ kind: "NotSent", reason: failure.reason }) : failure
+          ),
           Effect.andThen(Effect.suspend(() => {
             sent = true
-            return use(endpoint)
+            return use(endpoint, timeoutMillis)
           })),
           Effect.timeoutOrElse({
             duration: timeoutMillis,
@@ -254,17 +266,18 @@ export const openLink = Effect.fnUntraced(
       return Effect.suspend(() => {
         const endpoint = current()
         const used = token
+        const end = performance.now() + timeoutMillis
         const isPrepared = (used !== undefined || options.user === undefined)
           && endpoint.base.getChannel().getConnectivityState(true) === grpc.connectivityState.READY
         return Effect.catch(
-          isPrepared ? use(endpoint) : prepared(endpoint),
+          isPrepared ? use(endpoint, timeoutMillis) : prepared(endpoint, timeoutMillis),
           (failure): Effect.Effect<A, EtcdFailure, R> =>
             failure.kind === "Unauthenticated" && used !== undefined
               ? Effect.andThen(
                 Effect.sync(() => {
                   if (token === used) token = undefined
                 }),
-                prepared(endpoint)
+                Effect.suspend(() => prepared(endpoint, Math.max(1, end - performance.now())))
               )
               : Effect.andThen(leaveAfter(endpoint, failure), Effect.fail(failure))
         )
@@ -273,28 +286,31 @@ export const openLink = Effect.fnUntraced(
 
     return {
       call: (service, method, request, timeoutMillis) =>
-        onEndpoint(timeoutMillis, (endpoint) => unary(endpoint, service, method, request, metadata(), timeoutMillis)),
+        onEndpoint(timeoutMillis, (endpoint, left) => unary(endpoint, service, method, request, metadata(), left)),
       watch: (request, on, timeoutMillis) =>
         onEndpoint(timeoutMillis, (endpoint) =>
           Effect.map(
             Effect.acquireRelease(
-              Effect.sync(() => {
-                const stream = endpoint.watch.watch(metadata())
-                let ended = false
-                const end = (reason: string) => {
-                  if (ended) return
-                  ended = true
-                  on.end(reason)
-                }
-                stream.on("data", on.data)
-                stream.on("error", (error: Grpc.ServiceError) => {
-                  const failure = failureOf(error)
-                  if (failure.kind === "Unauthenticated") token = undefined
-                  end(failure.reason)
-                })
-                stream.on("end", () => end("etcd closed the watch"))
-                stream.write({ create_request: request })
-                return stream
+              Effect.try({
+                try: () => {
+                  const stream = endpoint.watch.watch(metadata())
+                  let ended = false
+                  const end = (reason: string) => {
+                    if (ended) return
+                    ended = true
+                    on.end(reason)
+                  }
+                  stream.on("data", on.data)
+                  stream.on("error", (error: Grpc.ServiceError) => {
+                    const failure = failureOf(error)
+                    if (failure.kind === "Unauthenticated") token = undefined
+                    end(failure.reason)
+                  })
+                  stream.on("end", () => end("etcd closed the watch"))
+                  stream.write({ create_request: request })
+                  return stream
+                },
+                catch: unsent
               }),
               (stream) => Effect.sync(() => stream.cancel())
             ),

@@ -88,38 +88,32 @@ export class EtcdFailure extends Data.TaggedError("EtcdFailure")<{
 
 export const { status } = grpc
 
-/** etcd's words that certainly mean "not applied, try again" */
-const refusedWords = [
-  "no leader",
-  "not leader",
-  "too many requests",
-  "server stopped",
-  "not capable",
-  "no connection established"
-]
-const unsentWords = [
-  "ECONNREFUSED",
-  "Name resolution failed",
-  "No connection established",
-  "Waiting for LB pick",
-  "EHOSTUNREACH"
-]
+/**
+ * etcd's words that certainly mean "not applied, try again". A member that stops also says so of what it had proposed before, and
+ * others may apply that; so "server stopped" is none of them.
+ */
+const refusedWords = ["no leader", "not leader", "too many requests", "not capable"]
+/** The client's own words for a request that never left. An error number alone may be of a connection that was well until then. */
+const unsentWords = ["name resolution failed", "no connection established", "waiting for lb pick"]
+/** Another token is needed: it has expired, is older than the last change of users, or was not needed so far. */
+const tokenWords = ["invalid auth token", "revision of auth store is old", "user name is empty"]
 
 export const failureOf = (error: Grpc.ServiceError): EtcdFailure => {
   const reason = error.details || error.message
-  const says = (words: ReadonlyArray<string>) => words.some((word) => reason.toLowerCase().includes(word.toLowerCase()))
+  const lower = reason.toLowerCase()
+  const says = (words: ReadonlyArray<string>) => words.some((word) => lower.includes(word))
   const kind: EtcdFailure["kind"] = says(unsentWords)
     ? "NotSent"
     : error.code === status.OUT_OF_RANGE
     ? "Compacted"
-    : error.code === status.UNAUTHENTICATED || says(["invalid auth token"])
+    : error.code === status.UNAUTHENTICATED || says(tokenWords)
     ? "Unauthenticated"
-    : error.code === status.PERMISSION_DENIED ||
-        says(["permission denied", "authentication failed", "user name is empty"])
+    : error.code === status.PERMISSION_DENIED || says(["permission denied", "authentication failed"])
     ? "Denied"
     : says(["request is too large"])
     ? "TooLarge"
-    : error.code === status.RESOURCE_EXHAUSTED || says(refusedWords)
+    // what is exhausted on the way back, or by a proxy, says nothing of the request
+    : says(refusedWords) || (error.code === status.RESOURCE_EXHAUSTED && lower.startsWith("etcdserver:"))
     ? "Refused"
     : error.code === status.INVALID_ARGUMENT || error.code === status.UNIMPLEMENTED ||
         error.code === status.FAILED_PRECONDITION
