@@ -156,6 +156,8 @@ export class Tables implements Carrier {
   readonly outTags: Array<{ readonly kind: string; readonly tag: string }> = []
   outTargets = new Map<string, number>()
   outNames: Array<string> = []
+  /** earlier ones, each with the batch that says that they are forgotten, which may not have left */
+  private forgotten: Array<{ readonly batch: number; readonly names: ReadonlyArray<string> }> = []
   /** targets that the peer does not have any more, by key */
   readonly gone = new Set<string>()
   readonly inKinds: Array<InKind> = []
@@ -192,6 +194,22 @@ export class Tables implements Carrier {
     if (((use - other.use) & maxUse) > maxUse >> 1) return false
     other.expire()
     return true
+  }
+
+  /** Numbers of targets begin anew; the peer learns it where `session` writes now. */
+  forgetTargets(): void {
+    const { batch, leftBatch } = this.session
+    this.forgotten = this.forgotten.filter((earlier) => earlier.batch > leftBatch)
+    this.forgotten.push({ batch, names: this.outNames })
+    this.outTargets = new Map()
+    this.outNames = []
+    this.generation++
+  }
+
+  /** The targets' names in the batches that have not left: those at their beginning, and after each time that they were forgotten. */
+  lostNames(): Array<ReadonlyArray<string>> {
+    const { leftBatch } = this.session
+    return [...this.forgotten.filter(({ batch }) => batch > leftBatch).map(({ names }) => names), this.outNames]
   }
 
   /** Where its time is up the other side knows that by itself, as soon as it has the question. */

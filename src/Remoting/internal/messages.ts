@@ -9,7 +9,7 @@
  */
 import { Bulk } from "./bulk.ts"
 import { Incoming, type IncomingOptions } from "./incoming.ts"
-import { Op, tablesOf } from "./messageTables.ts"
+import { Op, type Tables, tablesOf } from "./messageTables.ts"
 import { Outgoing, type OutgoingOptions } from "./outgoing.ts"
 import type { Session } from "./session.ts"
 import { Reader } from "./wire.ts"
@@ -39,11 +39,15 @@ export class Messages {
     for (const asker of serving) asker.abandon()
   }
 
-  /** The messages of a batch that never left are dead letters; its asks have failed `NotSent` already. */
-  readonly onLost = (session: Session, batch: Uint8Array): void => {
+  /** The messages of batches that never left are dead letters; their asks have failed `NotSent` already. In order, and all of them. */
+  readonly onLost = (session: Session, batches: ReadonlyArray<Uint8Array>): void => {
     const tables = tablesOf(session)
+    const names = tables.lostNames()
+    for (const batch of batches) this.lose(tables, batch, names)
+  }
+
+  private lose(tables: Tables, batch: Uint8Array, names: Array<ReadonlyArray<string>>): void {
     const reader = new Reader(batch, 1)
-    let names = tables.outNames
     while (!reader.done) {
       switch (reader.byte()) {
         case Op.Kind:
@@ -63,10 +67,10 @@ export class Messages {
           reader.varint()
           break
         case Op.ForgetTargets:
-          names = tables.outNames
+          names.shift()
           break
         case Op.Tell: {
-          const to = names[reader.varint()] ?? "unknown"
+          const to = names[0]?.[reader.varint()] ?? "unknown"
           const { kind, tag } = tables.outTags[reader.varint()]!
           reader.blob()
           this.options.publish({ _tag: "DeadLetter", to, kind, message: tag, reason: "NodeLost" })

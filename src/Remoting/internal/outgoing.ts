@@ -314,10 +314,8 @@ export class Outgoing {
       // UTF-16 units may be three bytes each
       if (to.name.length * 3 > maxName) return new InvalidData({ what: "name", reason: "is too long" })
       if (tables.outNames.length >= maxTargets) {
-        tables.outTargets = new Map()
-        tables.outNames = []
-        tables.generation++
         session.writer(1).byte(Op.ForgetTargets)
+        tables.forgetTargets()
       }
       number = tables.outNames.length
       tables.outTargets.set(key, number)

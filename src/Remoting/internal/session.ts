@@ -43,8 +43,8 @@ export interface SessionOptions {
   readonly onEnd: (session: Session) => void
   readonly buffers: Buffers
   readonly turns: Turns
-  /** a batch that never left, for the dead letters in it */
-  readonly onLost: (session: Session, batch: Uint8Array) => void
+  /** batches that never left, for the dead letters in them */
+  readonly onLost: (session: Session, batches: ReadonlyArray<Uint8Array>) => void
 }
 
 export class Session {
@@ -82,6 +82,8 @@ export class Session {
   private readonly waiting = new Set<() => void>()
   private readonly waitingWithBulk = new Set<() => void>()
   private flushing = false
+  /** The connection takes nothing any more. This side learns why when it has taken what came before that. */
+  private refused = false
   /** what was written leaves when the turn ends */
   private inTurn = false
   /** what the two lanes keep about this session */
@@ -206,16 +208,16 @@ export class Session {
   }
 
   private flush(): void {
-    if (this.over !== undefined || this.flushing) return
+    if (this.over !== undefined || this.flushing || this.refused) return
     this.flushing = true
     const { connection } = this
-    while (this.control.length > 0) connection.offer(this.control.shift()!)
-    let more = true
+    this.offerControl()
+    let more = !this.refused
     while (more && this.credit > 0 && connection.unsent() < aheadBytes) {
       more = false
       if (this.sealed.length === 0 && this.open !== undefined) this.seal()
       if (this.sealed.length > 0) {
-        this.offer(this.sealed.shift()!)
+        if (!this.offerBatch()) break
         more = true
       }
       // a piece of what is large after each batch of what is small: neither waits for all of the other
@@ -226,20 +228,42 @@ export class Session {
     if (this.waitingWithBulk.size > 0 && this.hasBulkRoom) this.wake(this.waitingWithBulk)
   }
 
-  private offer(batch: Uint8Array): void {
+  private offerControl(): void {
+    while (this.control.length > 0) {
+      const frame = this.control[0]!
+      // one above the cap is lost alone
+      if (!this.connection.offer(frame) && frame.length <= this.options.self.maxFrameBytes) {
+        this.refused = true
+        return
+      }
+      this.control.shift()
+    }
+  }
+
+  /** False: the connection does not take it, so it has certainly not left. */
+  private offerBatch(): boolean {
+    const batch = this.sealed[0]!
+    if (!this.hand(batch, new Uint8Array(batch.buffer))) return false
+    this.sealed.shift()
     this.queuedBytes -= batch.length
     this.credit -= batch.length
     this.leftBatch++
     this.pace.others()
-    this.hand(batch, new Uint8Array(batch.buffer))
+    return true
   }
 
   /** To the transport, which has the buffer from then on; packed where that helps. */
-  private hand(frame: Uint8Array, buffer: Uint8Array): void {
+  private hand(frame: Uint8Array, buffer: Uint8Array): boolean {
     const packed = this.deflater?.pack(frame, frontBytes)
-    this.connection.offer(packed ?? frame, frontBytes)
+    if (!this.connection.offer(packed ?? frame, frontBytes)) {
+      this.refused = true
+      // no end of the connection would follow
+      if (frame.length > this.options.self.maxFrameBytes) this.endUnsafe("a batch is above the cap of a frame")
+      return false
+    }
     if (packed === undefined) this.lent.push(buffer)
     else this.options.buffers.give(buffer)
+    return true
   }
 
   /** Queues a large message behind those before it. */
@@ -265,10 +289,13 @@ export class Session {
     writer.length = frontBytes
     const { left } = bulk
     bulk.write(writer.byte(FrameType.Chunk))
-    this.bulkBytes -= bulk.left - left
     const piece = writer.buffer.subarray(frontBytes, writer.length)
+    if (!this.hand(piece, writer.buffer)) {
+      bulk.left = left
+      return false
+    }
+    this.bulkBytes -= bulk.left - left
     this.credit -= piece.length
-    this.hand(piece, writer.buffer)
     if (bulk.over) this.finishBulk(bulk)
     if (this.pace.left(piece.length, this.bulks.length === 0)) this.ping()
     return true
@@ -421,7 +448,7 @@ export class Session {
     this.bulks = []
     this.assembly.reset()
     this.options.onEnd(this)
-    for (const batch of lost) this.options.onLost(this, batch)
+    if (lost.length > 0) this.options.onLost(this, lost)
     for (const bulk of bulks) bulk.done(bulk)
     this.wake(this.waiting)
     this.wake(this.waitingWithBulk)
@@ -434,9 +461,9 @@ export class Session {
   /** Hands over all that the peer's window admits, then ends. */
   readonly close: Effect.Effect<void> = Effect.sync(() => {
     if (this.over !== undefined) return
-    while (this.control.length > 0) this.connection.offer(this.control.shift()!)
+    this.offerControl()
     if (this.open !== undefined) this.seal()
-    while (this.sealed.length > 0 && this.credit > 0) this.offer(this.sealed.shift()!)
+    while (this.sealed.length > 0 && this.credit > 0 && this.offerBatch());
     this.endUnsafe("closed by this side")
   })
 }

@@ -254,7 +254,10 @@ export const listen = (
     readonly port: number
     readonly onConnection: (connection: Connection) => void
   }
-): Effect.Effect<{ readonly port: number; readonly close: Effect.Effect<void> }, { readonly reason: string }> =>
+): Effect.Effect<
+  { readonly host: string; readonly port: number; readonly close: Effect.Effect<void> },
+  { readonly reason: string }
+> =>
   Effect.callback((resume) => {
     const sockets = new Set<net.Socket>()
     const onSocket = (socket: net.Socket) => void options.onConnection(new SocketConnection(socket, options))
@@ -278,7 +281,8 @@ export const listen = (
     // a peer that does not speak TLS: its connection ends, nothing else happens
     server.on("tlsClientError", () => {})
     server.once("error", (error: NodeJS.ErrnoException) => resume(Effect.fail({ reason: error.message })))
-    server.listen(options.port, options.host, () => {
+    // exclusive: the port is this process's own, and shared with no worker of it
+    server.listen({ port: options.port, host: options.host, exclusive: true }, () => {
       // a failed accept (too many open files) concerns that connection only
       server.on("error", () => {})
       const close = Effect.callback<void>((resume) => {
@@ -290,10 +294,16 @@ export const listen = (
         }
       })
       const address = server.address() as net.AddressInfo
-      resume(Effect.succeed({ port: address.port, close }))
+      resume(Effect.succeed({ host: address.address, port: address.port, close }))
     })
     return Effect.sync(() => server.close())
   })
+
+/** Did all addresses that were tried say that nobody listens there? Whatever else fails a dial is no refusal. */
+const isRefused = (error: NodeJS.ErrnoException): boolean => {
+  const tried: unknown = "errors" in error ? error.errors : undefined
+  return Array.isArray(tried) ? tried.length > 0 && tried.every(isRefused) : error.code === "ECONNREFUSED"
+}
 
 /** Dials once; no timeout of its own. */
 export const connect = (
@@ -315,7 +325,8 @@ export const connect = (
         new NodeUnreachable({
           node: `${to.host}:${to.port}`,
           outcome: "NotSent",
-          reason: refusedCertificate(error.code) ?? error.code ?? error.message
+          reason: refusedCertificate(error.code) ?? error.code ?? error.message,
+          ...(isRefused(error) ? { refused: true } : {})
         })
       ))
     socket.once("error", failed)
