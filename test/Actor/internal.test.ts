@@ -1,11 +1,14 @@
 // The data structures under the cell, against plain models.
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Random, Schema } from "effect"
+import { ActorHost, Node } from "effect-troupe/Actor"
+import { Clock, Effect, Layer, Random, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
+import { hostOf } from "../../src/Actor/internal/Host.ts"
 import { Names } from "../../src/Actor/internal/Names.ts"
 import { Ring } from "../../src/Actor/internal/Ring.ts"
 import { Deadline, Timeouts } from "../../src/Actor/internal/Timeouts.ts"
+import { layerLocal } from "./local.ts"
 
 describe("a ring", () => {
   it("gives back what was put in, in order, however pushes and shifts interleave", () => {
@@ -25,12 +28,36 @@ describe("a ring", () => {
   })
 })
 
+/** So many doublings of names that all have one hash by that salt: of each two blocks both lead from one state to the same next one. */
+const collisions = (salt: number, doublings: number): ReadonlyArray<string> => {
+  const next = (state: number, block: string) => {
+    for (let index = 0; index < block.length; index++) state = Math.imul(state ^ block.charCodeAt(index), 0x01000193)
+    return state
+  }
+  let state = salt
+  let names = [""]
+  while (doublings-- > 0) {
+    const seen = new Map<number, string>()
+    for (let n = 0;; n++) {
+      const block = String.fromCharCode(n & 0x7fff, Math.imul(n, 0x9e3779b1) >>> 17, Math.imul(n, 0x85ebca6b) >>> 17)
+      const reached = next(state, block)
+      const other = seen.get(reached)
+      seen.set(reached, block)
+      if (other === undefined) continue
+      names = names.flatMap((name) => [name + other, name + block])
+      state = reached
+      break
+    }
+  }
+  return names
+}
+
 describe("names", () => {
   it("are found, taken and freed as in a Map, and listed in the order of their arrival", () => {
     // Few names, so that they are taken, freed and taken again, and many collide; numbers only tell entries apart.
     const step = fc.tuple(fc.constantFrom("add", "delete", "get"), fc.nat(60))
-    fc.assert(fc.property(fc.array(step, { maxLength: 600 }), fc.string(), (steps, seed) => {
-      const names = new Names<{ readonly name: string; readonly number: number }>(seed)
+    fc.assert(fc.property(fc.array(step, { maxLength: 600 }), fc.integer(), (steps, salt) => {
+      const names = new Names<{ readonly name: string; readonly number: number }>(salt)
       const model = new Map<string, { readonly name: string; readonly number: number }>()
       for (const [number, [what, which]] of steps.entries()) {
         const name = `name-${which}`
@@ -55,8 +82,40 @@ describe("names", () => {
     }))
   })
 
+  it("that collide by one salt do not by another, so that who knows no salt cannot choose names that do", () => {
+    const salt = 0x5eed
+    const chosen = collisions(salt, 11)
+    const looks = (names: Names<{ readonly name: string }>) => {
+      let count = 0
+      for (const name of chosen) {
+        names.add({
+          get name() {
+            count++
+            return name
+          }
+        })
+      }
+      return count / chosen.length
+    }
+    assert.isAbove(looks(new Names(salt)), 1000, "each meets all those before it")
+    assert.isBelow(looks(new Names(salt + 1)), 10)
+    assert.isBelow(looks(new Names()), 10)
+  })
+
+  it.effect("are hashed by a salt of each host's own, which nothing that others see of the node tells", () =>
+    Effect.gen(function*() {
+      const salts = yield* Effect.forEach([1, 2], () =>
+        Effect.gen(function*() {
+          const { address } = yield* Node.Node
+          const { cells } = hostOf(yield* ActorHost.ActorHost)
+          return [address.incarnation, Reflect.get(cells, "salt")] as const
+        }).pipe(Effect.provide(Layer.fresh(layerLocal)), Random.withSeed("same")))
+      assert.strictEqual(salts[0]![0], salts[1]![0], "the same seed, so the same incarnation")
+      assert.notStrictEqual(salts[0]![1], salts[1]![1])
+    }))
+
   it("keep to few slots however many have come and gone", () => {
-    const names = new Names<{ readonly name: string }>("")
+    const names = new Names<{ readonly name: string }>(0)
     const kept = Array.from({ length: 100 }, (_, index) => ({ name: `kept-${index}` }))
     for (const entry of kept) names.add(entry)
     for (let index = 0; index < 100_000; index++) {

@@ -133,7 +133,7 @@ export class Host {
     readonly events: SystemEvents["Service"]
   }) {
     this.node = options.node
-    this.cells = new Names<Cell>(options.node.incarnation)
+    this.cells = new Names<Cell>()
     this.timeouts = new Timeouts(options.clock, options.context)
     this.queue = new RunQueue(options.context, () => this.timeouts.now(), () => this.flush())
     this.runFork = Effect.runForkWith(options.context)

@@ -4,32 +4,36 @@
  *
  * Invariant: `entries` is in the order of arrival, with gaps where some have left; each slot that is taken points at an entry.
  */
+import { secret } from "./secret.edge.ts"
 
 /** slots of a table that is almost empty; a power of two, as all are */
 const fewest = 16
 
 export class Names<A extends { readonly name: string }> {
   size = 0
-  private readonly seed: number
+  private readonly salt: number
   private readonly entries: Array<A | undefined> = []
   /** two numbers a slot: a hash, and the place among the entries counted from 1, or 0 where the slot is free */
   private slots = new Int32Array(2 * fewest)
   /** the last of `slots` that begins one */
   private last = 2 * fewest - 2
 
-  /** With another `seed` other names collide: nobody can choose names that do so on every node. */
-  constructor(seed: string) {
-    this.seed = hash(seed, 0)
+  /**
+   * With another salt other names collide. Names are chosen by whoever may spawn, or send to what is nowhere, so the salt is drawn
+   * anew for each table and nobody is told: those who knew it could make every look a look at all names.
+   */
+  constructor(salt = secret()) {
+    this.salt = salt
   }
 
   get(name: string): A | undefined {
-    const place = this.slots[this.find(name, hash(name, this.seed)) + 1]!
+    const place = this.slots[this.find(name, hash(name, this.salt)) + 1]!
     return place === 0 ? undefined : this.entries[place - 1]
   }
 
   /** Takes it in if its name is free; else gives who has the name. */
   add(entry: A): A | undefined {
-    const code = hash(entry.name, this.seed)
+    const code = hash(entry.name, this.salt)
     const slot = this.find(entry.name, code)
     const place = this.slots[slot + 1]!
     if (place !== 0) return this.entries[place - 1]
@@ -44,7 +48,7 @@ export class Names<A extends { readonly name: string }> {
   /** Forgets it; no effect where its name is another's by now. */
   delete(entry: A): void {
     const { last, slots } = this
-    let free = this.find(entry.name, hash(entry.name, this.seed))
+    let free = this.find(entry.name, hash(entry.name, this.salt))
     const index = slots[free + 1]! - 1
     if (index < 0 || this.entries[index] !== entry) return
     this.entries[index] = undefined
@@ -107,8 +111,8 @@ export class Names<A extends { readonly name: string }> {
   }
 }
 
-const hash = (name: string, seed: number): number => {
-  let code = seed
+const hash = (name: string, salt: number): number => {
+  let code = salt
   for (let index = 0; index < name.length; index++) code = Math.imul(code ^ name.charCodeAt(index), 0x01000193)
   code = Math.imul(code ^ code >>> 15, 0x2c1b3c6d)
   return code ^ code >>> 13
