@@ -1,9 +1,10 @@
 // What the store makes of a NATS server's answers to a write: refusals under either code, and answers that were lost.
 import { assert, describe, it } from "@effect/vitest"
+import { PermissionViolationError } from "@nats-io/transport-node"
 import { Duration, Effect, Fiber, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import { makeBucket } from "../../src/ControlPlane/internal/natsBucket.ts"
-import { LinkFailure } from "../../src/ControlPlane/internal/natsConnection.edge.ts"
+import { LinkFailure, linkFailure } from "../../src/ControlPlane/internal/natsConnection.edge.ts"
 import type { Message, NatsLink } from "../../src/ControlPlane/internal/natsConnection.edge.ts"
 import { makeOperations, type Operations } from "../../src/ControlPlane/internal/natsOperations.ts"
 import { makeSeen } from "../../src/ControlPlane/internal/natsSeen.ts"
@@ -128,6 +129,20 @@ describe("a write to NATS whose answer was lost", () => {
       }))
   }
 
+  it.effect("is unknown where the server broke off while it stored it: other replicas may have it", () =>
+    Effect.gen(function*() {
+      const brokenOff = { error: { code: 503, err_code: 10077, description: "no space left on device" } }
+      const theirs = { sequence: 9, value: "3", header: "Nats-Msg-Id: theirs" }
+      for (const replicated of [false, true]) {
+        const answers = [brokenOff, refused(10071)]
+        const { outcome } = yield* answered(replicated, answers, theirs, (store) => store.update("k", "2", "7"))
+        assert.strictEqual(outcome, "OutcomeUnknown")
+      }
+      const ours = { sequence: 8, value: "2", header: `Nats-Msg-Id: ${own}` }
+      const { outcome } = yield* answered(true, [brokenOff, refused(10071)], ours, (s) => s.update("k", "2", "7"))
+      assert.strictEqual(outcome, "8")
+    }))
+
   it.effect("is not believed to be applied on the word of a duplicate's sequence alone", () =>
     Effect.gen(function*() {
       const theirs = { sequence: 9, value: "3", header: "Nats-Msg-Id: theirs" }
@@ -138,6 +153,39 @@ describe("a write to NATS whose answer was lost", () => {
         (store) => store.update("k", "2", "7")
       )
       assert.strictEqual(outcome, "OutcomeUnknown")
+    }))
+})
+
+describe("a request that the server does not permit", () => {
+  const permissions = (operation: "publish" | "subscription") =>
+    linkFailure(new PermissionViolationError("Permissions Violation", operation, "$KV.b.k")).kind
+
+  it("was not sent where sending is forbidden", () => {
+    assert.strictEqual(permissions("publish"), "Denied")
+  })
+
+  it("was perhaps taken where only the answer may not be heard", () => {
+    assert.strictEqual(permissions("subscription"), "NoAnswer")
+  })
+})
+
+describe("updates of a bucket with replicas, which take turns", () => {
+  it.effect("are certainly not applied where the deadline comes before their turn", () =>
+    Effect.gen(function*() {
+      const link = {
+        isConnected: () => true,
+        connected: Effect.void,
+        request: () => Effect.never
+      } as unknown as NatsLink
+      const operations = makeOperations(link, makeBucket("b"), Duration.seconds(5), true, () => own, makeSeen())
+      const outcomes = yield* Effect.forkChild(
+        Effect.forEach(["a", "b"], (key) => Effect.flip(operations.update(key, "2", "7")), {
+          concurrency: "unbounded"
+        })
+      )
+      yield* TestClock.adjust("5 seconds")
+      const [first, second] = yield* Fiber.join(outcomes)
+      assert.deepStrictEqual([first?._tag, second?._tag], ["OutcomeUnknown", "StoreUnavailable"])
     }))
 })
 

@@ -84,6 +84,25 @@ describe.concurrent("NATS at the start", () => {
       assert.strictEqual(yield* named({ tlsCertFile: pki.client.cert }), "nats.tlsCertFile")
     }))
 
+  it.live("credentials that can be none are refused by the setting's name at once, and shown nowhere", () =>
+    Effect.gen(function*() {
+      const seed = new TextDecoder().decode(nkeys.createUser().getSeed())
+      const file = join(yield* temporaryFolder("creds"), "no.creds")
+      writeFileSync(file, `-----BEGIN NATS USER JWT-----\n${secret}\n------END NATS USER JWT------\n`)
+      const wrong: ReadonlyArray<readonly [ControlStoreNats.PartialSettings, string]> = [
+        [{ nkeySeed: Redacted.make(secret) }, "nats.nkeySeed"],
+        [{ nkeySeed: Redacted.make(seed.toLowerCase()) }, "nats.nkeySeed"],
+        [{ nkeySeed: Redacted.make(seed.slice(0, -1)) }, "nats.nkeySeed"],
+        [{ credentialsFile: file }, "nats.credentialsFile"],
+        [{ password: Redacted.make(secret) }, "nats.password"]
+      ]
+      for (const [settings, setting] of wrong) {
+        const error = yield* refusal({ servers: ["127.0.0.1:1"], connectTimeout: "1 minute", ...settings })
+        assert.strictEqual(error._tag === "SettingInvalid" ? error.setting : error._tag, setting)
+        for (const word of [secret, seed.slice(2, 40)]) assert.notInclude(JSON.stringify(error), word)
+      }
+    }).pipe(Effect.scoped))
+
   it.live("a server that is not there is unavailable, by its address and in time", () =>
     Effect.gen(function*() {
       const [took, error] = yield* Effect.timed(refusal({ servers: ["127.0.0.1:1"], connectTimeout: "1 second" }))

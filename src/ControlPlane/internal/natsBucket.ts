@@ -52,6 +52,7 @@ export const codes = {
   wrongLastSequence: 10071,
   wrongLastSequenceConstant: 10164,
   messageTooLarge: 10054,
+  storeFailed: 10077,
   replicasNeedCluster: 10074
 } as const
 

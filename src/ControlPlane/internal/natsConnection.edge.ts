@@ -17,7 +17,7 @@ import {
   PermissionViolationError,
   UserAuthenticationExpiredError
 } from "@nats-io/transport-node"
-import type { Msg, NatsConnection, NodeConnectionOptions } from "@nats-io/transport-node"
+import type { Authenticator, Msg, NatsConnection, NodeConnectionOptions } from "@nats-io/transport-node"
 import { Data, Deferred, Duration, Effect, Latch, Redacted, Schedule, Stream } from "effect"
 import type { Scope } from "effect"
 import { AuthenticationFailed, SettingInvalid, StoreUnavailable } from "../../Actor/errors.ts"
@@ -95,6 +95,21 @@ const addressProblem = (server: string): string | undefined => {
     : undefined
 }
 
+/** An authenticator that has read its keys: the client itself would fail on them only while it dials, again and again. */
+const tried = (
+  setting: string,
+  what: string,
+  authenticator: Authenticator
+): Effect.Effect<Authenticator, SettingInvalid> =>
+  Effect.try({
+    try: () => {
+      authenticator("nonce")
+      return authenticator
+    },
+    // not the vendor's words, which may quote a character of the secret
+    catch: () => invalid(setting, what)
+  })
+
 const clientOptions = Effect.fnUntraced(function*(options: LinkOptions) {
   const problem = options.servers.length === 0 ? "names no server" : options.servers.map(addressProblem).find(Boolean)
   if (problem !== undefined) return yield* invalid("servers", problem)
@@ -105,7 +120,26 @@ const clientOptions = Effect.fnUntraced(function*(options: LinkOptions) {
   if ((cert === undefined) !== (key === undefined)) {
     return yield* invalid("tlsCertFile", "a client certificate needs tlsCertFile and tlsKeyFile")
   }
+  if (options.password !== undefined && options.user === undefined) {
+    return yield* invalid("password", "needs a user")
+  }
+  if (options.nkeySeed !== undefined && credentials !== undefined) {
+    return yield* invalid("nkeySeed", "is given beside credentialsFile, which holds a seed of its own")
+  }
   const secret = (text: string) => new TextEncoder().encode(text)
+  const authenticator = options.nkeySeed !== undefined
+    ? yield* tried(
+      "nkeySeed",
+      "is no seed of an nkey",
+      nkeyAuthenticator(secret(Redacted.value(options.nkeySeed).trim()))
+    )
+    : credentials !== undefined
+    ? yield* tried(
+      "credentialsFile",
+      `${options.credentialsFile} does not hold a JWT and its seed`,
+      credsAuthenticator(secret(credentials))
+    )
+    : undefined
   const tls = options.tls || ca !== undefined || cert !== undefined
     || options.servers.some((server) => server.startsWith("tls://"))
   return {
@@ -125,10 +159,7 @@ const clientOptions = Effect.fnUntraced(function*(options: LinkOptions) {
     ...(options.user === undefined ? {} : { user: options.user }),
     ...(options.password === undefined ? {} : { pass: Redacted.value(options.password) }),
     ...(options.token === undefined ? {} : { token: Redacted.value(options.token) }),
-    ...(options.nkeySeed === undefined
-      ? {}
-      : { authenticator: nkeyAuthenticator(secret(Redacted.value(options.nkeySeed).trim())) }),
-    ...(credentials === undefined ? {} : { authenticator: credsAuthenticator(secret(credentials)) }),
+    ...(authenticator === undefined ? {} : { authenticator }),
     ...(tls
       ? {
         tls: {
@@ -161,11 +192,12 @@ const toMessage = (message: Msg): Message => ({
   header: (name) => message.headers?.get(name) ?? ""
 })
 
-const linkFailure = (error: unknown): LinkFailure => {
+export const linkFailure = (error: unknown): LinkFailure => {
   const reason = words(error)
   const kind = caused(error, (e) => e instanceof NoRespondersError)
     ? "NoResponders"
-    : caused(error, (e) => e instanceof PermissionViolationError)
+    // who may not listen for the answer may have sent the question all the same
+    : caused(error, (e) => e instanceof PermissionViolationError && e.operation === "publish")
     ? "Denied"
     : "NoAnswer"
   return new LinkFailure({ kind, reason })

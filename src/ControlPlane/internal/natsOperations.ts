@@ -17,7 +17,7 @@ import type { NatsLink } from "./natsConnection.edge.ts"
 import { fallen, noteLoss, see } from "./natsSeen.ts"
 import type { Seen } from "./natsSeen.ts"
 import { isRevision } from "./storeData.ts"
-import { writeWithin } from "./storeDeadline.ts"
+import { late } from "./storeDeadline.ts"
 
 /** one attempt within an operation's deadline */
 const attemptMillis = 1_000
@@ -191,6 +191,8 @@ export const makeOperations = (
     if (err_code === codes.messageTooLarge) {
       return Effect.fail(new InvalidData({ what: `value of ${key}`, reason: description }))
     }
+    // It broke off while it was stored: other replicas may have it, and a disk may hold what this server then leaves out.
+    if (err_code === codes.storeFailed) return Effect.fail(new LinkFailure({ kind: "NoAnswer", reason: description }))
     // Refused before it was stored, for now (no leader, no space to work) or for good (limits).
     return Effect.fail(new LinkFailure({ kind: code >= 500 ? "NoResponders" : "Denied", reason: description }))
   }
@@ -271,10 +273,26 @@ export const makeOperations = (
         (published): Effect.Effect<Revision, RevisionConflict | OutcomeUnknown | LinkFailure> =>
           settled(published, uncertain)
       )
-    return guarded(expected)
-      // the wait for one's turn belongs to the deadline, too
-      ? writeWithin(operation, deadline)(write(until, operation, (uncertain) => turn.withPermit(once(uncertain))))
-      : write(until, operation, once)
+    if (!guarded(expected)) return write(until, operation, once)
+    // The wait for one's turn belongs to the deadline, too; who never had it has sent nothing.
+    let sent = false
+    const inTurn = (uncertain: boolean) =>
+      turn.withPermit(Effect.suspend((): ReturnType<typeof once> => {
+        if (until.left() <= 0) {
+          return Effect.fail(new LinkFailure({ kind: "NotSent", reason: "other writes had their turn for too long" }))
+        }
+        sent = true
+        return once(uncertain)
+      }))
+    return Effect.timeoutOrElse(write(until, operation, inTurn), {
+      duration: deadline,
+      orElse: () => {
+        const reason = late(deadline)
+        return Effect.fail(
+          sent ? new OutcomeUnknown({ operation, reason }) : new StoreUnavailable({ operation, reason })
+        )
+      }
+    })
   }
 
   const ifRevision = <A>(key: string, revision: Revision, change: Effect.Effect<A, WriteError>) =>

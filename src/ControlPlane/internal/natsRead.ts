@@ -35,7 +35,8 @@ const sessionStaggerMillis = 400
 
 type Arrival =
   | { readonly _tag: "Data"; readonly position: Position; readonly subject: string; readonly message: Message }
-  | { readonly _tag: "Heartbeat"; readonly lastConsumer: number }
+  /** `stalled`: there is more, which waits until we say that we keep up */
+  | { readonly _tag: "Heartbeat"; readonly lastConsumer: number; readonly stalled: boolean }
   | { readonly _tag: "Ended"; readonly reason: string }
 
 const readArrival = (message: Message): Arrival => {
@@ -46,7 +47,11 @@ const readArrival = (message: Message): Arrival => {
       : { _tag: "Data", position, subject: message.subject, message }
   }
   return message.status === 100
-    ? { _tag: "Heartbeat", lastConsumer: Number(message.header("Nats-Last-Consumer") || NaN) }
+    ? {
+      _tag: "Heartbeat",
+      lastConsumer: Number(message.header("Nats-Last-Consumer") || NaN),
+      stalled: message.header("Nats-Consumer-Stalled") !== ""
+    }
     : { _tag: "Ended", reason: message.description || `status ${message.status}` }
 }
 
@@ -185,8 +190,8 @@ const readListing = Effect.fnUntraced(function*(
     for (const arrival of yield* session.take) {
       if (arrival._tag === "Ended") return yield* new LinkFailure({ kind: "NoAnswer", reason: arrival.reason })
       if (!continuity.follows(arrival)) return yield* gap
-      // a heartbeat is only sent when there is nothing to deliver
-      if (arrival._tag === "Heartbeat") complete = true
+      // a heartbeat is only sent when there is nothing to deliver, or we do not keep up
+      if (arrival._tag === "Heartbeat") complete ||= !arrival.stalled
       else {
         const told = yield* listedOf(bucket, arrival, report)
         if (told !== undefined) {
@@ -307,6 +312,7 @@ const watchSession = Effect.fnUntraced(function*(
         if (continuity.newest() < required) return yield* behind
         // a write has noticed it
         if (memory.losses !== seen.losses) return yield* new LinkFailure({ kind: "NoAnswer", reason: seen.reason })
+        if (arrival.stalled) continue
         provedAt = yield* now
         sink.current()
         continue

@@ -9,6 +9,8 @@ import { compareRevision } from "./storeData.ts"
 
 /** events that wait for one slow consumer before it is told to start over */
 const watchLimit = 10_000
+/** removals that one watch remembers, so that it notices when one is undone */
+const removalLimit = 4_096
 
 /** What a listing says of one key: its entry, or the revision that removed it where the backend still knows. */
 export type Listed = { readonly entry: Entry } | { readonly removedAt: Revision }
@@ -35,6 +37,8 @@ export interface WatchSink {
 
 export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink => {
   const held = new Map<string, Entry>()
+  /** keys that are gone, oldest removal first, and the revision that removed them */
+  const gone = new Map<string, Revision>()
   let sighted = false
   let toldLost = false
   let overflowed = false
@@ -58,7 +62,11 @@ export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink =
   }
   const snapshot = (listing: ReadonlyMap<string, Listed>): void => {
     held.clear()
-    for (const listed of listing.values()) if ("entry" in listed) held.set(listed.entry.key, listed.entry)
+    for (const [key, listed] of listing) {
+      if (!("entry" in listed)) continue
+      held.set(key, listed.entry)
+      gone.delete(key)
+    }
     sighted = true
     if (Queue.sizeUnsafe(queue) < watchLimit) {
       overflowed = false
@@ -68,6 +76,11 @@ export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink =
   const put = (entry: Entry): void => {
     const known = held.get(entry.key)
     if (known !== undefined && compareRevision(entry.revision, known.revision) <= 0) return
+    const removedAt = known === undefined ? gone.get(entry.key) : undefined
+    if (removedAt !== undefined) {
+      if (compareRevision(entry.revision, removedAt) < 0) return
+      gone.delete(entry.key)
+    }
     held.set(entry.key, entry)
     tell({ _tag: "Put", entry })
   }
@@ -75,6 +88,8 @@ export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink =
     const known = held.get(key)
     if (known === undefined || compareRevision(revision, known.revision) <= 0) return
     held.delete(key)
+    gone.set(key, revision)
+    if (gone.size > removalLimit) gone.delete(gone.keys().next().value!)
     tell({ _tag: "Removed", key, revision })
   }
   /** why the listing cannot be a later state than what is held */
@@ -90,6 +105,12 @@ export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink =
         return `${key} has another value at the same revision ${revision}`
       }
     }
+    for (const [key, removedAt] of gone) {
+      const listed = listing.get(key)
+      if (listed !== undefined && "entry" in listed && compareRevision(listed.entry.revision, removedAt) < 0) {
+        return `${key}, removed at revision ${removedAt}, is back at ${listed.entry.revision}`
+      }
+    }
     return undefined
   }
 
@@ -102,6 +123,7 @@ export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink =
         // told although the watch may be lost already, because it says more than a lost connection
         toldLost = false
         lost(reason)
+        gone.clear()
       }
       if (!sighted) {
         snapshot(listing)
