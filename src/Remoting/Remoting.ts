@@ -178,12 +178,12 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
   /** Waits until the outbox has room, at most `outboxTimeout`; a session that ended has room and fails then. */
   const roomIn = (session: Session, bulk: boolean): Effect.Effect<void, NodeUnreachable> =>
     Effect.suspend(() => {
-      const mayGo = () => session.over !== undefined || (bulk ? session.hasBulkRoom : session.hasRoom)
+      const mayGo = () => session.over !== undefined || (bulk ? session.outbox.hasBulkRoom : session.outbox.hasRoom)
       if (mayGo()) return Effect.void
       const waiting: Effect.Effect<void> = Effect.suspend(() =>
         mayGo() ? Effect.void : Effect.andThen(
           Effect.callback<void>((resume) => {
-            const stop = session.whenRoom(bulk, () => resume(Exit.void))
+            const stop = session.outbox.whenRoom(bulk, () => resume(Exit.void))
             return Effect.sync(stop)
           }),
           waiting
@@ -254,7 +254,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
           )
           return Effect.void
         }
-        if (session?.hasRoom === true) return writeInTurn(session, to, message)
+        if (session?.outbox.hasRoom === true) return writeInTurn(session, to, message)
         return Effect.flatMap(ready(to), (session) => writeInTurn(session, to, message))
       }),
     ask: (to, message, timeout) =>
@@ -262,7 +262,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         if (sameNode(to.node, self)) return inner.ask(to, message, timeout)
         if (peers.isMuted(to.node)) return closed(to)
         const session = peers.open(to.node)
-        if (session !== undefined && (session.hasRoom || goesUrgently(session, message.tag))) {
+        if (session !== undefined && (session.outbox.hasRoom || goesUrgently(session, message.tag))) {
           return request(session, to, message, timeout)
         }
         return ready(to).pipe(
@@ -283,7 +283,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     tryTell: (route, message) => {
       const session = outgoing.sessionOf(route) ?? peers.open(route.address.node)
       if (session === undefined) return sameNode(route.address.node, self) ? inner.tryTell?.(route, message) : undefined
-      return session.hasRoom && !session.muted ? write(session, route.address, message, route) : undefined
+      return session.outbox.hasRoom && !session.muted ? write(session, route.address, message, route) : undefined
     },
     tryAsk: (route, asker) => {
       const session = outgoing.sessionOf(route) ?? peers.open(route.address.node)
@@ -294,7 +294,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         askUrgently(urgent, session, route.address, asker)
         return true
       }
-      if (!session.hasRoom || session.muted) return false
+      if (!session.outbox.hasRoom || session.muted) return false
       return outgoing.ask(session, route.address, asker, route)
     }
   })

@@ -165,8 +165,8 @@ describe("a session", () => {
     return { frames, session }
   }
   const write = (session: Session) => {
-    session.writer(text.length).raw(text)
-    session.wrote()
+    session.outbox.writer(text.length).raw(text)
+    session.outbox.wrote()
   }
 
   it("deflates only for a peer that has named the capability", () => {

@@ -207,7 +207,7 @@ describe("dead letters", () => {
       const { lost, session, tell, wire } = yield* world
       const count = 2 * maxTargets + 1000
       for (let i = 0; i < maxTargets + 10; i++) tell(`${i}`)
-      const left = session.leftBatch
+      const left = session.outbox.leftBatch
       assert.isAbove(left, 0)
       wire.unsent = 1e6
       for (let i = maxTargets + 10; i < count; i++) tell(`${i}`)

@@ -133,7 +133,7 @@ export class Calls {
       const bytes = this.encode(rpc, payload, (reason) => session.failure("NotSent", reason))
       if (!(bytes instanceof Uint8Array)) return Effect.fail(bytes)
       if (session.over !== undefined) return Effect.fail(session.failure("NotSent"))
-      if (bytes.length + 2 * maxTag > session.maxMessageBytes) {
+      if (bytes.length + 2 * maxTag > session.outbox.maxMessageBytes) {
         return Effect.fail(session.failure("NotSent", `${rpc._tag}: the payload is larger than a frame`))
       }
       return Effect.callback<unknown, unknown>((resume) => {
@@ -144,7 +144,7 @@ export class Calls {
         const pending = new PendingCall(this, session, number, rpc, frame, timeout, resume)
         calls.pending.set(number, pending)
         this.options.timeouts.add(timeout, pending)
-        session.sendControl(frame)
+        session.outbox.sendControl(frame)
         return Effect.sync(() => void this.forget(pending))
       })
     })
@@ -155,8 +155,8 @@ export class Calls {
     const { number, session } = pending
     this.options.timeouts.cancel(pending)
     if (!this.of(session).pending.delete(number)) return true
-    if (session.takeBack(pending.frame)) return false
-    session.sendControl(new Writer().byte(FrameType.Control).byte(Op.Cancel).varint(number).take())
+    if (session.outbox.takeBack(pending.frame)) return false
+    session.outbox.sendControl(new Writer().byte(FrameType.Control).byte(Op.Cancel).varint(number).take())
     return true
   }
 
@@ -222,12 +222,12 @@ export class Calls {
         const respond: Respond = (op, content) => {
           const writer = new Writer().byte(FrameType.Control).byte(op).varint(number)
           if (typeof content === "string") writer.text(content)
-          else if (content.length + maxTag <= session.maxMessageBytes) writer.blob(content)
+          else if (content.length + maxTag <= session.outbox.maxMessageBytes) writer.blob(content)
           else {
             const tooLarge = new Writer().byte(FrameType.Control).byte(Op.Died).varint(number)
-            return session.sendControl(tooLarge.text("the answer is larger than a frame").take())
+            return session.outbox.sendControl(tooLarge.text("the answer is larger than a frame").take())
           }
-          session.sendControl(writer.take())
+          session.outbox.sendControl(writer.take())
         }
         const denied = this.served.get(tag)?.admit(session.peer)
         if (denied !== undefined) return respond(Op.NotServed, denied)
@@ -253,7 +253,7 @@ export class Calls {
     calls.pending.clear()
     for (const call of pending) {
       this.options.timeouts.cancel(call)
-      call.resume(Exit.fail(session.failure(session.takeBack(call.frame) ? "NotSent" : "Unknown")))
+      call.resume(Exit.fail(session.failure(session.outbox.takeBack(call.frame) ? "NotSent" : "Unknown")))
     }
     const serving = [...calls.serving.values()]
     calls.serving.clear()

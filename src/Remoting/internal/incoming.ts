@@ -60,10 +60,12 @@ export class Incoming {
     const tables = tablesOf(session)
     tables.parts = parts
     const { timeouts } = this.options
-    let settled = 1
+    const { outbox } = session
+    let settled = 0
     timeouts.hold()
     try {
-      while (!reader.done) {
+      // what follows may be questions, and the peer does not read the answers to those before
+      while (!reader.done && !outbox.crowded) {
         const from = reader.position
         if (this.operation(session, tables, reader, from)) settled += reader.position - from
       }
@@ -266,9 +268,9 @@ export class Incoming {
   private gone(session: Session, { address, kind }: InTarget): void {
     // without a directory a name may come back under the same numbers
     if (address.placement === 0 || session.over !== undefined) return
-    const writer = session.writer(3 * maxName).byte(Op.Gone).text(kind.name).text(address.name)
+    const writer = session.outbox.writer(3 * maxName).byte(Op.Gone).text(kind.name).text(address.name)
     writer.varint(address.placement).varint(address.epoch)
-    session.wrote()
+    session.outbox.wrote()
   }
 
   private onAsk(

@@ -198,7 +198,7 @@ export class Tables implements Carrier {
 
   /** Numbers of targets begin anew; the peer learns it where `session` writes now. */
   forgetTargets(): void {
-    const { batch, leftBatch } = this.session
+    const { batch, leftBatch } = this.session.outbox
     this.forgotten = this.forgotten.filter((earlier) => earlier.batch > leftBatch)
     this.forgotten.push({ batch, names: this.outNames })
     this.outTargets = new Map()
@@ -208,7 +208,7 @@ export class Tables implements Carrier {
 
   /** The targets' names in the batches that have not left: those at their beginning, and after each time that they were forgotten. */
   lostNames(): Array<ReadonlyArray<string>> {
-    const { leftBatch } = this.session
+    const { leftBatch } = this.session.outbox
     return [...this.forgotten.filter(({ batch }) => batch > leftBatch).map(({ names }) => names), this.outNames]
   }
 
@@ -273,14 +273,14 @@ const cancel = ({ inParts, session }: Tables, { cargo, slot, use }: Asker) => {
     // none of it has left, or the rest never will
     if (cargo.left === 0 || (inParts === true && !cargo.over)) return
   }
-  session.writer(overhead).byte(Op.Cancel).number(slot, use)
-  session.wrote()
+  session.outbox.writer(overhead).byte(Op.Cancel).number(slot, use)
+  session.outbox.wrote()
 }
 
 export const traceTo = (writer: Writer, { sampled, spanId, traceId }: Trace) =>
   writer.byte(Op.Trace).text(traceId.slice(0, 64)).text(spanId.slice(0, 64)).byte(sampled ? 1 : 0)
 
-export const writeTrace = (session: Session, trace: Trace) => void traceTo(session.writer(4 * overhead), trace)
+export const writeTrace = (session: Session, trace: Trace) => void traceTo(session.outbox.writer(4 * overhead), trace)
 
 export const targetKey = (to: ActorAddress) => `${to.kind}\u0000${to.name}\u0000${to.placement}\u0000${to.epoch}`
 

@@ -31,7 +31,7 @@ export class Messages {
     const tables = tablesOf(session)
     for (const asker of tables.asks.takeAll()) {
       const { batch, cargo } = asker
-      const unsent = cargo instanceof Bulk ? cargo.left === 0 : batch > session.leftBatch
+      const unsent = cargo instanceof Bulk ? cargo.left === 0 : batch > session.outbox.leftBatch
       asker.refuse(session.failure(unsent ? "NotSent" : "Unknown"))
     }
     const serving = [...tables.serving.values()]

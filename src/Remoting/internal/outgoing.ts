@@ -73,12 +73,12 @@ export class Outgoing {
     if (tag.compact !== undefined && tables.bulkTo.size === 0 && tables.gone.size === 0) {
       const target = this.target(session, tables, to, route)
       if (typeof target !== "number") return target
-      const writer = session.writer(smallBytes)
+      const writer = session.outbox.writer(smallBytes)
       const start = writer.length
       if (message.trace !== undefined) traceTo(writer, message.trace)
       writer.byte(Op.Tell).varint(target).varint(tag.number)
       if (put(session, writer, tag.compact, message.payload)) {
-        session.wrote()
+        session.outbox.wrote()
         return undefined
       }
       writer.length = start
@@ -87,7 +87,7 @@ export class Outgoing {
     const payload = this.encode(session, tables, to, tag, message, beside)
     if (!(payload instanceof Uint8Array)) return payload
     if (beside !== undefined || goesApart(tables, to, payload)) {
-      if (!session.hasBulkRoom) return noRoom
+      if (!session.outbox.hasBulkRoom) return noRoom
       this.sendLarge(
         session,
         tables,
@@ -102,8 +102,8 @@ export class Outgoing {
     const target = this.target(session, tables, to, route)
     if (typeof target !== "number") return target
     if (message.trace !== undefined) writeTrace(session, message.trace)
-    session.writer(payload.length + overhead).byte(Op.Tell).varint(target).varint(tag.number).blob(payload)
-    session.wrote()
+    session.outbox.writer(payload.length + overhead).byte(Op.Tell).varint(target).varint(tag.number).blob(payload)
+    session.outbox.wrote()
     return undefined
   }
 
@@ -129,7 +129,7 @@ export class Outgoing {
     asker.reading = tag
     this.options.timeouts.add(asker.timeout, asker)
     // last, because what it sets going may end the session
-    session.wrote()
+    session.outbox.wrote()
     return true
   }
 
@@ -147,12 +147,12 @@ export class Outgoing {
     if (tag.compact !== undefined && tables.bulkTo.size === 0 && tables.gone.size === 0) {
       const target = this.target(session, tables, to, route)
       if (typeof target !== "number") return target
-      const writer = session.writer(smallBytes)
+      const writer = session.outbox.writer(smallBytes)
       const start = writer.length
       if (asker.trace !== undefined) traceTo(writer, asker.trace)
       writer.byte(Op.Ask).varint(target).varint(tag.number).number(asker.slot, asker.use).varint(timeout)
       if (put(session, writer, tag.compact, asker.payload)) {
-        asker.batch = session.batch
+        asker.batch = session.outbox.batch
         return undefined
       }
       writer.length = start
@@ -161,7 +161,7 @@ export class Outgoing {
     const payload = this.encode(session, tables, to, tag, asker, beside)
     if (!(payload instanceof Uint8Array)) return payload
     if (beside !== undefined || goesApart(tables, to, payload)) {
-      if (!session.hasBulkRoom) return noRoom
+      if (!session.outbox.hasBulkRoom) return noRoom
       asker.cargo = this.sendLarge(
         session,
         tables,
@@ -177,9 +177,9 @@ export class Outgoing {
     const target = this.target(session, tables, to, route)
     if (typeof target !== "number") return target
     if (asker.trace !== undefined) writeTrace(session, asker.trace)
-    const writer = session.writer(payload.length + overhead).byte(Op.Ask).varint(target).varint(tag.number)
+    const writer = session.outbox.writer(payload.length + overhead).byte(Op.Ask).varint(target).varint(tag.number)
     writer.number(asker.slot, asker.use).varint(timeout).blob(payload)
-    asker.batch = session.batch
+    asker.batch = session.outbox.batch
     return undefined
   }
 
@@ -200,7 +200,7 @@ export class Outgoing {
     if (beside !== undefined) besideTo(head, beside)
     head.byte(Op.Inline).text(to.kind).text(to.name).varint(to.placement).varint(to.epoch)
     operation(head).varint(payload.length)
-    const bulk = new Bulk(head.take(), payload, partsOf(session, tables, beside), session.written, (bulk) => {
+    const bulk = new Bulk(head.take(), payload, partsOf(session, tables, beside), session.outbox.written, (bulk) => {
       const others = tables.bulkTo.get(key)! - 1
       if (others === 0) tables.bulkTo.delete(key)
       else tables.bulkTo.set(key, others)
@@ -220,8 +220,8 @@ export class Outgoing {
       }
     })
     tables.bulkTo.set(key, (tables.bulkTo.get(key) ?? 0) + 1)
-    session.sendBulk(bulk)
-    session.wrote()
+    session.outbox.sendBulk(bulk)
+    session.outbox.wrote()
     return bulk
   }
 
@@ -243,8 +243,8 @@ export class Outgoing {
     // UTF-16 units may be three bytes each
     if (to.name.length * 3 > maxName) return new InvalidData({ what: "name", reason: "is too long" })
     const bytes = payload.length + (beside === undefined ? 0 : sizeOf(beside))
-    if (bytes + overhead > session.maxMessageBytes) {
-      return new FrameTooLarge({ bytes, limit: session.maxMessageBytes - overhead })
+    if (bytes + overhead > session.outbox.maxMessageBytes) {
+      return new FrameTooLarge({ bytes, limit: session.outbox.maxMessageBytes - overhead })
     }
     return payload
   }
@@ -275,7 +275,7 @@ export class Outgoing {
         return new InvalidData({ what: kind.name, reason: "too many kinds on a connection" })
       }
       tables.outKinds.set(kind, known)
-      session.writer(2 * maxName).byte(Op.Kind).text(kind.name).text(kind.fingerprint).byte(modes.indexOf(mode))
+      session.outbox.writer(2 * maxName).byte(Op.Kind).text(kind.name).text(kind.fingerprint).byte(modes.indexOf(mode))
     }
     let out = known.tags.get(tag)
     if (out === undefined) {
@@ -287,7 +287,7 @@ export class Outgoing {
       if (out.number >= maxTags) return new InvalidData({ what: kind.name, reason: "too many tags on a connection" })
       tables.outTags.push({ kind: kind.name, tag })
       known.tags.set(tag, out)
-      session.writer(2 * maxName).byte(Op.Tag).varint(known.number).text(tag)
+      session.outbox.writer(2 * maxName).byte(Op.Tag).varint(known.number).text(tag)
     }
     return out
   }
@@ -314,13 +314,15 @@ export class Outgoing {
       // UTF-16 units may be three bytes each
       if (to.name.length * 3 > maxName) return new InvalidData({ what: "name", reason: "is too long" })
       if (tables.outNames.length >= maxTargets) {
-        session.writer(1).byte(Op.ForgetTargets)
+        session.outbox.writer(1).byte(Op.ForgetTargets)
         tables.forgetTargets()
       }
       number = tables.outNames.length
       tables.outTargets.set(key, number)
       tables.outNames.push(to.name)
-      session.writer(3 * maxName).byte(Op.Target).text(to.kind).text(to.name).varint(to.placement).varint(to.epoch)
+      session.outbox.writer(3 * maxName).byte(Op.Target).text(to.kind).text(to.name).varint(to.placement).varint(
+        to.epoch
+      )
     }
     return number
   }

@@ -13,7 +13,8 @@ import { partsCapability } from "./bulk.ts"
 import type { Codec } from "./codec.ts"
 import type { Compact } from "./compact.ts"
 import type { Tables } from "./messageTables.ts"
-import { frontBytes, type Session } from "./session.ts"
+import { frontBytes } from "./outbox.ts"
+import type { Session } from "./session.ts"
 import { Malformed, type Reader, type Writer } from "./wire.ts"
 
 /** Messages below this are written where they leave from, in bytes. */
@@ -32,7 +33,7 @@ export const put = (session: Session, writer: Writer, compact: Compact, value: u
     writer.fixed = false
   }
   const bytes = writer.length - at - 2
-  if (bytes >= smallBytes || writer.length - frontBytes > session.maxMessageBytes) return false
+  if (bytes >= smallBytes || writer.length - frontBytes > session.outbox.maxMessageBytes) return false
   writer.buffer[at] = (bytes & 0x7f) | 0x80
   writer.buffer[at + 1] = bytes >> 7
   return true

@@ -318,7 +318,7 @@ export class Peers {
   }
 
   kindsChanged(kinds: ReadonlyMap<string, string>): void {
-    for (const session of this.all()) session.sendControl(Handshake.kindsFrame(kinds))
+    for (const session of this.all()) session.outbox.sendControl(Handshake.kindsFrame(kinds))
   }
 
   /** Lets what is queued leave, then ends every session. */

@@ -74,12 +74,13 @@ export class RemoteAsker extends Asker {
 /** A handler's success. */
 const succeed = (session: Session, tag: InTag, { name, slot, use }: Asker, value: unknown): void => {
   if (session.over !== undefined) return
+  if (session.outbox.overdrawn) return refuse(session, slot, use, unread(session))
   const { compact } = tag.success!
   if (compact !== undefined) {
-    const writer = session.writer(smallBytes)
+    const writer = session.outbox.writer(smallBytes)
     const start = writer.length
     writer.byte(Op.Success).number(slot, use)
-    if (put(session, writer, compact, value)) return session.wrote()
+    if (put(session, writer, compact, value)) return session.outbox.wrote()
     writer.length = start
   }
   reply(session, tag, slot, use, name, Exit.succeed(value))
@@ -95,6 +96,7 @@ const reply = (
   exit: Exit.Exit<unknown, unknown>
 ): void => {
   if (session.over !== undefined) return
+  if (session.outbox.overdrawn) return refuse(session, slot, use, unread(session))
   const what = `reply of ${tag.kind.name}.${tag.tag}`
   const tables = tablesOf(session)
   let bytes: Uint8Array
@@ -119,29 +121,32 @@ const reply = (
     return refuse(session, slot, use, new InvalidData({ what, reason: reasonOf(error) }))
   }
   const size = bytes.length + (beside === undefined ? 0 : sizeOf(beside))
-  if (size + overhead > session.maxMessageBytes) {
-    const limit = session.maxMessageBytes - overhead
+  if (size + overhead > session.outbox.maxMessageBytes) {
+    const limit = session.outbox.maxMessageBytes - overhead
     return refuse(session, slot, use, new FrameTooLarge({ bytes: size, limit }))
   }
   if (beside !== undefined || bytes.length > largeBytes) {
     const head = new Writer()
     if (beside !== undefined) besideTo(head, beside)
     head.byte(op).number(slot, use).varint(bytes.length)
-    session.sendBulk(
-      new Bulk(head.take(), bytes, partsOf(session, tables, beside), session.written, (bulk) => {
+    session.outbox.sendBulk(
+      new Bulk(head.take(), bytes, partsOf(session, tables, beside), session.outbox.written, (bulk) => {
         if (bulk.lost) refuse(session, slot, use, takenAway(what))
       })
     )
-  } else session.writer(bytes.length + overhead).byte(op).number(slot, use).blob(bytes)
-  session.wrote()
+  } else session.outbox.writer(bytes.length + overhead).byte(op).number(slot, use).blob(bytes)
+  session.outbox.wrote()
 }
+
+/** So many answers wait for the peer that this one is not to join them. */
+const unread = (session: Session) => session.failure("Unknown", "too many answers wait to be read")
 
 /** Why there will be no answer of the handler's own. */
 export const refuse = (session: Session, slot: number, use: number, error: AskError): void => {
   if (session.over !== undefined) return
   const bytes = codecOf(AskError, "evolving").encode(error)
-  session.writer(bytes.length + overhead).byte(Op.Refused).number(slot, use).blob(bytes)
-  session.wrote()
+  session.outbox.writer(bytes.length + overhead).byte(Op.Refused).number(slot, use).blob(bytes)
+  session.outbox.wrote()
 }
 
 /** The peer's answer to an ask of this side, from `start` to where the reader is. */

@@ -78,7 +78,7 @@ export const serveUrgent = (calls: Calls, options: {
 export const goesUrgently = (session: Session, tag: string): boolean => {
   if (!isSystemTag(tag)) return false
   const how = urgency(tag)
-  return how !== undefined && (how === "always" || session.stalled) && !session.muted &&
+  return how !== undefined && (how === "always" || session.outbox.stalled) && !session.muted &&
     session.supports(urgentCapability)
 }
 
