@@ -3,7 +3,7 @@
  * node each that hosts none and drives the transfers. One of the six can be killed in the middle of the run.
  */
 import { ActorSystem, type Address, Layers } from "effect-troupe"
-import { Clock, Context, Data, Effect, Layer, ManagedRuntime, References, Schedule } from "effect"
+import { Clock, Console, Context, Data, Duration, Effect, Layer, ManagedRuntime, References, Schedule } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import * as Path from "node:path"
 import { temporaryFolder } from "../../scripts/servers/index.ts"
@@ -44,7 +44,7 @@ export interface Processes {
     process: NodeProcess,
     homes: ReadonlyMap<string, Address.NodeAddress>
   ) => Effect.Effect<Killed, ProcessTrouble>
-  /** Asks all that still run to leave (SIGTERM); how each of them ended. */
+  /** Asks all that still run to leave (SIGTERM), and kills who does not within 20 s; how each of them ended. */
   readonly leave: Effect.Effect<ReadonlyArray<number | NodeJS.Signals | null>>
 }
 
@@ -107,11 +107,19 @@ const stores = Effect.fnUntraced(function*(choice: ProcessStore, folder: string)
   }
 })
 
-/** `node.ts` as a process, which the end of the scope kills. */
-const startProcess = (dataCenter: string, id: string, variables: Readonly<Record<string, string>>) =>
+/** how long a process may take to leave; it promises to be done within `shutdownTimeout`, on a machine that has the time for it */
+const leavePatience = "20 seconds"
+
+/** A program as a process, which the end of the scope kills. */
+export const startProcess = (
+  dataCenter: string,
+  id: string,
+  variables: Readonly<Record<string, string>>,
+  program: string = Path.join(import.meta.dirname, "node.ts")
+) =>
   Effect.acquireRelease(
     Effect.sync((): NodeProcess => {
-      const child = spawn(process.execPath, [Path.join(import.meta.dirname, "node.ts")], {
+      const child = spawn(process.execPath, [program], {
         env: { ...process.env, NO_COLOR: "1", ...variables },
         // its input is never written to: it ends when this process does
         stdio: ["pipe", "pipe", "pipe"]
@@ -134,6 +142,24 @@ const startProcess = (dataCenter: string, id: string, variables: Readonly<Record
     }),
     ({ child }) => Effect.sync(() => void child.kill("SIGKILL"))
   )
+
+/** Asks it to leave by SIGTERM, and kills it where it does not in time: one that hangs must not keep the others' end waiting. */
+export const leave = ({ child, dataCenter, exit, id }: NodeProcess, patience: Duration.Input = leavePatience) =>
+  Effect.suspend(() => {
+    child.kill("SIGTERM")
+    return Effect.timeoutOrElse(exit, {
+      duration: patience,
+      orElse: () =>
+        Console.error(
+          `${dataCenter} ${id} has not left ${
+            Duration.format(Duration.fromInputUnsafe(patience))
+          } after SIGTERM: killing it`
+        ).pipe(
+          Effect.andThen(Effect.sync(() => child.kill("SIGKILL"))),
+          Effect.andThen(exit)
+        )
+    })
+  })
 
 const soon = Schedule.spaced("25 millis")
 
@@ -235,10 +261,6 @@ export const start = Effect.fnUntraced(function*(choice: ProcessStore) {
     sites,
     processes,
     kill,
-    leave: Effect.forEach(processes, ({ child, exit }) =>
-      Effect.suspend(() => {
-        child.kill("SIGTERM")
-        return exit
-      }), { concurrency: "unbounded" })
+    leave: Effect.forEach(processes, (one) => leave(one), { concurrency: "unbounded" })
   } satisfies Processes
 })
