@@ -10,7 +10,14 @@ import { ActorHost } from "./ActorHost.ts"
 import { type ActorRef, type AskOptions, defaultAskTimeout } from "./ActorRef.ts"
 import type { Member, NodeAddress } from "./Address.ts"
 import { Delivery } from "./Delivery.ts"
-import { type AskError, type DataCenterNotReady, type LookupError, type SpawnError, type StopError } from "./errors.ts"
+import {
+  type AskError,
+  type DataCenterNotReady,
+  type LookupError,
+  type NotAllowed,
+  type SpawnError,
+  type StopError
+} from "./errors.ts"
 import { type Behavior, hostOf } from "./internal/Host.ts"
 import { inspect } from "./internal/inspect.ts"
 import type { Ref } from "./internal/Ref.ts"
@@ -131,19 +138,20 @@ export class ActorSystem extends Context.Service<ActorSystem, {
    * Closes the actor's behaviour and builds it anew, once the messages before this are handled; same props, name, mailbox and stash.
    * Children stop. Uses nothing of the supervision's budget, waits for no backoff, and reinstates one that is suspended. Succeeds
    * when it has begun; building that fails is a failure like any other. Not idempotent: asked twice, it restarts twice.
+   * Here and below: an actor's node refuses clients (`Remoting.client`) as `NotAllowed`; every node of the system may, in whatever datacenter.
    */
-  readonly restart: (ref: ActorRef) => Effect.Effect<void, AskError>
+  readonly restart: (ref: ActorRef) => Effect.Effect<void, AskError | NotAllowed>
   /** Makes the actor keep its mailbox and handle nothing, once the messages before this are handled. Idempotent. */
-  readonly suspend: (ref: ActorRef) => Effect.Effect<void, AskError>
+  readonly suspend: (ref: ActorRef) => Effect.Effect<void, AskError | NotAllowed>
   /** Lets a suspended actor go on with the state it has, or with a new behaviour where it has none. Idempotent. */
-  readonly reinstate: (ref: ActorRef) => Effect.Effect<void, AskError>
+  readonly reinstate: (ref: ActorRef) => Effect.Effect<void, AskError | NotAllowed>
   /** The actors of this node and their state of life, children beneath their parents; costs a look at each of them. */
   readonly inspect: Effect.Effect<ReadonlyArray<Inspected>>
   /**
    * One actor's state of life and its children's, wherever it runs. It does not wait for the messages before: it answers for one that
    * is stuck or suspended, too. `timeout` defaults to 5 seconds. `ActorStopped` where the actor is nowhere.
    */
-  readonly inspectActor: (ref: ActorRef, options?: AskOptions) => Effect.Effect<Inspected, AskError>
+  readonly inspectActor: (ref: ActorRef, options?: AskOptions) => Effect.Effect<Inspected, AskError | NotAllowed>
   /** what happens on this node, from the moment of subscription on; a slow subscriber loses the oldest */
   readonly events: Stream.Stream<SystemEvent>
   /** this node's view of its own cluster, oldest first; this node alone where there is none */
@@ -180,7 +188,7 @@ export const make = Effect.gen(function*() {
   ) => spawning.spawn(kind.definition, name, options, strategy) as unknown as Effect.Effect<ActorRef<Rpcs>, SpawnError>
 
   const signal = (ref: ActorRef, tag: string, timeout: number) =>
-    refs.signal(ref as Ref, tag, timeout) as Effect.Effect<void, AskError>
+    refs.signal(ref as Ref, tag, timeout) as Effect.Effect<void, AskError | NotAllowed>
 
   const stopNow = (ref: Ref, now: boolean): Effect.Effect<void, StopError> =>
     Effect.suspend(() => {
@@ -240,7 +248,7 @@ export const make = Effect.gen(function*() {
           ref as Ref,
           { kind: ref.kind, tag: inspectTag, payload: undefined },
           Duration.toMillis(options.timeout ?? defaultAskTimeout)
-        ) as Effect.Effect<Inspected, AskError>
+        ) as Effect.Effect<Inspected, AskError | NotAllowed>
       }),
     events: events.stream,
     members: topology.members,

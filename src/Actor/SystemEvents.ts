@@ -12,6 +12,7 @@ export const DeadLetterReason = Schema.Literals([
   "MailboxOverflow",
   "NoSuchActor",
   "Undecodable",
+  "NotAllowed",
   "NodeLost"
 ])
 export type DeadLetterReason = typeof DeadLetterReason.Type

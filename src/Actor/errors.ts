@@ -352,6 +352,27 @@ export class KindNotAllowed extends Schema.TaggedError<KindNotAllowed>()("KindNo
   }
 }
 
+/**
+ * The actor's node does not let whoever asked do that with its actors: outsiders may tell, ask and stop them, no more. Nothing was
+ * disturbed. Not retryable: ask from a node of the system.
+ */
+export class NotAllowed extends Schema.TaggedError<NotAllowed>()("NotAllowed", {
+  /** `suspend`, `reinstate`, `restart`, `inspect` or `watch` */
+  operation: Schema.String,
+  /** the actor's */
+  name: Schema.String,
+  /** who asked: `a client` */
+  caller: Schema.String,
+  /** the node that refuses, and its datacenter */
+  refusedBy: Schema.String,
+  dataCenter: Schema.String
+}) {
+  readonly retryable = false
+  override get message() {
+    return `${this.caller} may not ${this.operation} ${this.name}: ${this.refusedBy} in ${this.dataCenter} refuses`
+  }
+}
+
 // ---- unions: what a call can fail with -----------------------------------------------------------------------------------
 
 /** What `tell` can fail with before the message is on its way. After that it ends as a dead letter at the receiver. */

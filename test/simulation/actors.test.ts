@@ -187,6 +187,15 @@ describe("actors across nodes", () => {
         const restarting = yield* fork(a.system.restart(next))
         yield* TestClock.adjust("1 second")
         yield* Fiber.join(restarting)
+        // An operator's suspension holds wherever the operator is.
+        const operate = Effect.fnUntraced(function*(operation: Effect.Effect<void, { readonly _tag: string }>) {
+          const operating = yield* fork(operation)
+          yield* TestClock.adjust("1 second")
+          yield* Fiber.join(operating)
+          return (yield* inspected).status
+        })
+        assert.strictEqual(yield* operate(a.system.suspend(next)), "Suspended")
+        assert.strictEqual(yield* operate(a.system.reinstate(next)), "Idle")
         const work = yield* Effect.forEach([100, 200, 300], (millis) => fork(next.ask.Work({ millis })))
         yield* TestClock.adjust("50 millis")
         const draining = yield* fork(a.system.stop(next, { drain: "1 minute" }))

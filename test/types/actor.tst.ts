@@ -180,10 +180,12 @@ describe("what else can fail, and with what", () => {
 
   test("suspending, restarting, inspecting, stopping, of any actor", () => {
     for (const ref of [feed, account, {} as ActorRef.ActorRef]) {
-      expect(system.suspend(ref)).type.toBe<Effect.Effect<void, Errors.AskError>>()
-      expect(system.reinstate(ref)).type.toBe<Effect.Effect<void, Errors.AskError>>()
-      expect(system.restart(ref)).type.toBe<Effect.Effect<void, Errors.AskError>>()
-      expect(system.inspectActor(ref)).type.toBe<Effect.Effect<ActorSystem.Inspected, Errors.AskError>>()
+      expect(system.suspend(ref)).type.toBe<Effect.Effect<void, Errors.AskError | Errors.NotAllowed>>()
+      expect(system.reinstate(ref)).type.toBe<Effect.Effect<void, Errors.AskError | Errors.NotAllowed>>()
+      expect(system.restart(ref)).type.toBe<Effect.Effect<void, Errors.AskError | Errors.NotAllowed>>()
+      expect(system.inspectActor(ref)).type.toBe<
+        Effect.Effect<ActorSystem.Inspected, Errors.AskError | Errors.NotAllowed>
+      >()
       expect(system.stop(ref, { drain: "1 second", now: true })).type.toBe<Effect.Effect<void, Errors.StopError>>()
     }
     expect<Errors.StopError["_tag"]>().type.toBe<

@@ -4,10 +4,15 @@
  *
  * Most wait their turn in the mailbox. Urgent ones take effect where they arrive, because they are for actors that do not get to
  * their mailbox, too.
+ *
+ * Nodes of the system may send all of them, those of other datacenters too, for whoever operates one may have to operate all. Outsiders
+ * may send what `ActorSystem.stop` consists of; the rest is refused where it comes in (remoting), before it is read.
  */
 import { Schema } from "effect"
+import type { NodeAddress } from "../Address.ts"
 import { Inspected } from "../Inspected.ts"
 import type { MessageDefinition } from "../Kind.ts"
+import { NotAllowed } from "../errors.ts"
 import { StopReason } from "../SystemEvents.ts"
 import type { Cell } from "./Cell.ts"
 import { Asker, type Envelope } from "./Envelope.ts"
@@ -25,7 +30,7 @@ export const reinstateTag = "$reinstate"
 export const barrierTag = "$barrier"
 /** Builds the behaviour anew, once the messages before it are handled. */
 export const restartTag = "$restart"
-/** Ends the actor at once; urgent. */
+/** Ends the actor at once, if it is nobody's child; urgent. */
 export const endTag = "$end"
 /** Asks what can be seen of the actor; urgent. */
 export const inspectTag = "$inspect"
@@ -49,11 +54,18 @@ export const urgency = (tag: string): "always" | "full" | undefined => {
   }
 }
 
+/** May an outsider send it? */
+export const isForClients = (tag: string): boolean => !isSystemTag(tag) || tag === barrierTag || tag === endTag
+
+/** What an outsider is told who sends another one to an actor of this node. */
+export const notForClients = (tag: string, name: string, { dataCenter, id }: NodeAddress): NotAllowed =>
+  new NotAllowed({ operation: tag.slice(1), name, caller: "a client", refusedBy: id, dataCenter })
+
 const definition = (tag: string, payload: unknown, success: unknown): MessageDefinition => ({
   tag,
   payload: payload as Schema.Top,
   success: success as Schema.Top,
-  error: Schema.Never,
+  error: isForClients(tag) ? Schema.Never : NotAllowed,
   stream: false
 })
 
@@ -97,8 +109,8 @@ const watch = (cell: Cell, envelope: Envelope): void => {
 export const urgentMessage = (cell: Cell, envelope: Envelope): boolean => {
   switch (envelope.tag) {
     case endTag:
-      // A later life of the name is another actor.
-      if ((envelope.payload as { readonly placement: number }).placement === cell.placement) {
+      // A later life of the name is another actor; a child has its parent's placement, and ends with its parent.
+      if ((envelope.payload as { readonly placement: number }).placement === cell.placement && !cell.isChild) {
         cell.stop("Stopped", { now: true })
       }
       envelope.succeed(undefined)

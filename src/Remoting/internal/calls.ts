@@ -31,6 +31,10 @@ interface Served {
 
 const everybody = () => undefined
 
+/** On the request that a handler is given, where a client asks. */
+const ofClient = Headers.fromInput({ client: "yes" })
+export const isOfClient = (headers: Headers.Headers): boolean => "client" in headers
+
 /** An answer that is not bytes of the rpc's schemas is a reason in words. */
 type Respond = (op: number, content: Uint8Array | string) => void
 
@@ -231,7 +235,8 @@ export class Calls {
         }
         const denied = this.served.get(tag)?.admit(session.peer)
         if (denied !== undefined) return respond(Op.NotServed, denied)
-        return this.serve(calls, session.options.number, number, tag, timeout, reader.blob(), respond)
+        const headers = session.peer.client ? ofClient : Headers.empty
+        return this.serve(calls, session.options.number, number, tag, timeout, reader.blob(), respond, headers)
       }
       case Op.Cancel:
         return this.cancelServing(calls, session.options.number, number)
@@ -274,7 +279,8 @@ export class Calls {
     tag: string,
     timeout: number,
     payload: Uint8Array,
-    respond: Respond
+    respond: Respond,
+    headers = Headers.empty
   ): void {
     const served = this.served.get(tag)
     if (served === undefined) return respond(Op.NotServed, "is not served there")
@@ -293,7 +299,7 @@ export class Calls {
       id: RpcMessage.RequestId(number),
       tag,
       payload: value,
-      headers: Headers.empty
+      headers
     } as RpcMessage.FromClient<Rpc.Any>))
   }
 

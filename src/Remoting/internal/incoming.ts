@@ -10,8 +10,16 @@
 import { type Effect, Exit, type Fiber } from "effect"
 import type { ActorAddress } from "../../Actor/Address.ts"
 import type { Delivery, Message } from "../../Actor/Delivery.ts"
-import { ActorStopped, type AskError, InvalidData, ProtocolMismatch, type TellError } from "../../Actor/errors.ts"
+import {
+  ActorStopped,
+  type AskError,
+  InvalidData,
+  NotAllowed,
+  ProtocolMismatch,
+  type TellError
+} from "../../Actor/errors.ts"
 import { type Asker, Brought } from "../../Actor/internal/Envelope.ts"
+import { isForClients, notForClients } from "../../Actor/internal/systemMessages.ts"
 import type { Timeouts } from "../../Actor/internal/Timeouts.ts"
 import type { KindDefinition } from "../../Actor/Kind.ts"
 import type { DeadLetterReason, SystemEvents } from "../../Actor/SystemEvents.ts"
@@ -35,7 +43,7 @@ import {
   Undeliverable
 } from "./messageTables.ts"
 import { read } from "./payloads.ts"
-import { onReply, refuse, RemoteAsker } from "./replies.ts"
+import { onReply, refuse, RemoteAsker, reply } from "./replies.ts"
 import type { Session } from "./session.ts"
 import { Malformed, type Reader } from "./wire.ts"
 
@@ -89,7 +97,9 @@ export class Incoming {
       }
       case Op.Tag: {
         if (tables.inTags.length >= maxTags) throw new Malformed("too many tags")
-        tables.inTags.push(new InTag(at(tables.inKinds, reader.varint()), reader.text(maxName)))
+        const kind = at(tables.inKinds, reader.varint())
+        const tag = reader.text(maxName)
+        tables.inTags.push(new InTag(kind, tag, session.peer.client && !isForClients(tag)))
         return true
       }
       case Op.Target:
@@ -185,9 +195,11 @@ export class Incoming {
     }
   }
 
-  private unknown({ definition, kind, tag }: InTag, { address }: InTarget): Undeliverable {
+  private unknown({ closed, definition, kind, message, tag }: InTag, { address }: InTarget): Undeliverable {
     return definition === undefined
       ? new Undeliverable("NoSuchActor", new ActorStopped({ name: address.name }))
+      : closed && message !== undefined
+      ? new Undeliverable("NotAllowed", notForClients(tag, address.name, this.options.self))
       : new Undeliverable(
         "Undecodable",
         new ProtocolMismatch({
@@ -291,7 +303,9 @@ export class Incoming {
       : this.decode(tables, target, tag, reader, start)
     if (payload instanceof Undeliverable) {
       if (payload.reason !== "NoSuchActor") this.deadLetter(target, tag.tag, payload.reason)
-      return refuse(session, low, high, payload.error)
+      return payload.error instanceof NotAllowed
+        ? reply(session, tag, low, high, target.address.name, Exit.fail(payload.error))
+        : refuse(session, low, high, payload.error)
     }
     const asker = new RemoteAsker(session, tables, tag, payload, trace, target.address.name, timeout)
     asker.slot = low

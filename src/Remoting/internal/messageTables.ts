@@ -4,7 +4,7 @@
  */
 import type { ActorAddress } from "../../Actor/Address.ts"
 import type { Route, Trace } from "../../Actor/Delivery.ts"
-import type { AskError } from "../../Actor/errors.ts"
+import type { AskError, NotAllowed } from "../../Actor/errors.ts"
 import type { Asker, Carrier } from "../../Actor/internal/Envelope.ts"
 import type { KindDefinition, MessageDefinition } from "../../Actor/Kind.ts"
 import type { DeadLetterReason } from "../../Actor/SystemEvents.ts"
@@ -97,10 +97,13 @@ export class InTag {
   /** with `success`, of the last definition that could; undefined: none could */
   message: MessageDefinition | undefined = undefined
   success: Codec | undefined = undefined
+  /** whoever sends it may not: it is not read */
+  readonly closed: boolean
 
-  constructor(kind: InKind, tag: string) {
+  constructor(kind: InKind, tag: string, closed = false) {
     this.kind = kind
     this.tag = tag
+    this.closed = closed
   }
 
   learn(kinds: ReadonlyMap<string, KindDefinition>): void {
@@ -109,7 +112,7 @@ export class InTag {
     const definition = this.definition = kinds.get(name)
     this.same = definition?.fingerprint === fingerprint
     const message = mode === "evolving" || this.same ? definition?.messages.get(this.tag) : undefined
-    this.payload = message === undefined ? undefined : codecOf(message.payload, mode)
+    this.payload = message === undefined || this.closed ? undefined : codecOf(message.payload, mode)
     // answers to what was understood before are owed still
     if (message === undefined) return
     this.message = message
@@ -124,8 +127,8 @@ export interface InTarget extends Route {
 /** Why a message reaches nobody. */
 export class Undeliverable {
   readonly reason: DeadLetterReason
-  readonly error: AskError
-  constructor(reason: DeadLetterReason, error: AskError) {
+  readonly error: AskError | NotAllowed
+  constructor(reason: DeadLetterReason, error: AskError | NotAllowed) {
     this.reason = reason
     this.error = error
   }

@@ -87,7 +87,7 @@ const succeed = (session: Session, tag: InTag, { name, slot, use }: Asker, value
 }
 
 /** A handler's exit, of whatever kind and size. */
-const reply = (
+export const reply = (
   session: Session,
   tag: InTag,
   slot: number,

@@ -6,12 +6,12 @@ import { Effect, Exit, type Fiber, Schema } from "effect"
 import { Rpc, RpcGroup } from "effect/rpc"
 import type { ActorAddress } from "../../Actor/Address.ts"
 import type { Delivery } from "../../Actor/Delivery.ts"
-import { ActorStopped, AskError, InvalidData } from "../../Actor/errors.ts"
+import { ActorStopped, AskError, InvalidData, NotAllowed } from "../../Actor/errors.ts"
 import type { Asker } from "../../Actor/internal/Envelope.ts"
-import { isSystemTag, urgency } from "../../Actor/internal/systemMessages.ts"
+import { isForClients, isSystemTag, notForClients, urgency } from "../../Actor/internal/systemMessages.ts"
 import type { Timeouts } from "../../Actor/internal/Timeouts.ts"
 import type { KindDefinition } from "../../Actor/Kind.ts"
-import type { Calls } from "./calls.ts"
+import { type Calls, isOfClient } from "./calls.ts"
 import { codecOf, reasonOf } from "./codec.ts"
 import type { Session } from "./session.ts"
 
@@ -34,7 +34,7 @@ class UrgentRpcs extends RpcGroup.make(
       timeout: Schema.Number
     },
     success: Schema.Uint8Array,
-    error: AskError
+    error: Schema.Union([...AskError.members, NotAllowed])
   })
 ) {}
 
@@ -47,8 +47,9 @@ export const serveUrgent = (calls: Calls, options: {
   readonly self: ActorAddress["node"]
 }) =>
   calls.serveGroup(UrgentRpcs).pipe(Effect.provide(UrgentRpcs.toLayer({
-    "Actor.Urgent": ({ epoch, kind: kindName, name, placement, question, tag, timeout }) =>
-      Effect.suspend((): Effect.Effect<Uint8Array, AskError> => {
+    "Actor.Urgent": ({ epoch, kind: kindName, name, placement, question, tag, timeout }, { headers }) =>
+      Effect.suspend((): Effect.Effect<Uint8Array, AskError | NotAllowed> => {
+        if (isOfClient(headers) && !isForClients(tag)) return Effect.fail(notForClients(tag, name, options.self))
         const kind = options.kinds().get(kindName)
         if (kind === undefined) return Effect.fail(new ActorStopped({ name }))
         const message = isSystemTag(tag) && urgency(tag) !== undefined ? kind.messages.get(tag) : undefined
@@ -65,7 +66,7 @@ export const serveUrgent = (calls: Calls, options: {
               timeout
             )
           ),
-          // the runtime's own messages have no errors of their own
+          // the runtime's own messages have no errors but that of whoever may not send them
           Effect.flatMap((answer) => Effect.orDie(answer)),
           Effect.flatMap((answer) =>
             Effect.try({ try: () => codecOf(message.success, "evolving").encode(answer), catch: invalid })
@@ -116,6 +117,9 @@ export const askUrgently = (
       }
     }
     const error = Exit.findErrorOption(exit)
-    asker.refuse(error._tag === "Some" ? error.value as AskError : session.failure("Unknown"))
+    if (error._tag === "None") return asker.refuse(session.failure("Unknown"))
+    // the question's own error, as on the data lane
+    if (error.value instanceof NotAllowed) asker.reply(Exit.fail(error.value))
+    else asker.refuse(error.value as AskError)
   })
 }
