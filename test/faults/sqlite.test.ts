@@ -61,6 +61,24 @@ describe.concurrent("one SQLite file", () => {
       assert.strictEqual(event._tag === "Put" ? event.entry.key : event._tag, "after", "a full disk costs no watch")
     }).pipe(Effect.scoped))
 
+  it.live("its log broken off at any place for want of quota, it refuses writes for certain, and none of them comes back", (context) =>
+    Effect.gen(function*() {
+      if (spawnSync("prlimit", ["--version"]).status !== 0) return context.skip("there is no prlimit here")
+      const folder = yield* temporaryFolder("sqlite-quota")
+      const program = join(import.meta.dirname, "programs/quota.ts")
+      const { stderr, stdout } = spawnSync(process.execPath, [program, folder], { encoding: "utf8", timeout: 60_000 })
+      assert.strictEqual(stderr, "")
+      const { ends, kept, resurrected } = JSON.parse(stdout) as {
+        readonly ends: Readonly<Record<string, number>>
+        readonly kept: number
+        readonly resurrected: ReadonlyArray<string>
+      }
+      assert.deepStrictEqual(Object.keys(ends).toSorted(), ["Full", "written"])
+      assert.isAbove(ends["Full"]!, 20)
+      assert.deepStrictEqual(resurrected, [])
+      assert.strictEqual(kept, 1, "what was acknowledged is there, and one more that was written without a limit")
+    }).pipe(Effect.scoped))
+
   it.live("locked by somebody else for longer than the deadline, it refuses writes for certain and goes on watching", () =>
     Effect.gen(function*() {
       const file = yield* newFile

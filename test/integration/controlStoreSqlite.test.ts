@@ -12,7 +12,7 @@ import * as SystemEvents from "../../src/Actor/SystemEvents.ts"
 import * as ControlStore from "../../src/ControlPlane/ControlStore.ts"
 import type { WatchEvent } from "../../src/ControlPlane/ControlStore.ts"
 import * as ControlStoreSqlite from "../../src/ControlPlane/ControlStoreSqlite.ts"
-import { openFile } from "../../src/ControlPlane/internal/sqliteFile.edge.ts"
+import { logHoldsMore, openFile } from "../../src/ControlPlane/internal/sqliteFile.edge.ts"
 import { storeContract } from "./support/storeContract.ts"
 
 const newFile = Effect.map(temporaryFolder("sqlite"), (folder) => join(folder, "store.db"))
@@ -341,6 +341,36 @@ describe("the store in one SQLite file", () => {
       assert.deepStrictEqual(yield* opened(file), [`SettingInvalid sqlite.file ${file} cannot be written to`])
       Fs.chmodSync(file, 0o666)
       assert.deepStrictEqual(yield* opened(file), ["ready"])
+    }).pipe(Effect.scoped))
+
+  it.live("a log that broke off is searched for a commit that a recovery would find", () =>
+    Effect.gen(function*() {
+      const file = yield* newFile
+      const log = `${file}-wal`
+      openFile(file, "full").write([{ op: "create", key: "k", value: "1" }])
+      const db = yield* Effect.acquireRelease(
+        Effect.sync(() => new DatabaseSync(file)),
+        (db) => Effect.sync(() => db.close())
+      )
+      assert.isFalse(logHoldsMore(db, log), "what readers know")
+      const whole = Fs.readFileSync(log)
+      const salts = whole.subarray(16, 24)
+      const page = (mark: number, salts: Uint8Array) => {
+        const frame = Buffer.alloc(24 + whole.readUInt32BE(8))
+        frame.writeUInt32BE(mark, 4)
+        frame.set(salts, 8)
+        return frame
+      }
+      const beyond = (...frames: ReadonlyArray<Buffer>) => {
+        Fs.truncateSync(log, whole.length)
+        for (const frame of frames) Fs.appendFileSync(log, frame)
+        return logHoldsMore(db, log)
+      }
+      assert.isFalse(beyond(page(0, salts), page(0, salts)), "pages without a commit")
+      assert.isFalse(beyond(page(0, salts), page(9, salts).subarray(0, 4_000)), "a commit that is not all there")
+      assert.isFalse(beyond(page(9, new Uint8Array(8))), "what an older log has left")
+      assert.isTrue(beyond(page(0, salts), page(9, salts)), "a commit")
+      Fs.truncateSync(log, whole.length)
     }).pipe(Effect.scoped))
 
   it.live("a setting out of its range is refused by its name", () =>

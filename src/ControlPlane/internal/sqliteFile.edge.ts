@@ -40,7 +40,7 @@ const logging = (event: "INSERT" | "UPDATE"): string =>
   END`
 
 /**
- * Why the file did not do it. `Busy`: another process holds it, and nothing was done. `Full`: there is no room on the disk, nothing was
+ * Why the file did not do it. `Busy`: another process holds it, and nothing was done. `Full`: there is no room on the disk (or no quota), nothing was
  * done, and the file is well. `Refused`: it is not ours, damaged or not accessible, which waiting does not change. `Broken`:
  * something failed, and nothing was done. `Unknown`: perhaps done.
  */
@@ -57,6 +57,8 @@ const busy = new Set([5, 6])
 /** no room for the last page of a transaction: its commit was not written, whatever else was */
 const full = new Set([13])
 const lasting = new Set([3, 8, 11, 14, 23, 26])
+/** SQLITE_IOERR_WRITE: a page could not be written, for want of quota, beyond the largest file allowed, or on a bad disk */
+const unwritten = 778
 
 /** any failure of a call of SQLite, in our terms */
 export const troubleOf = (error: unknown): FileTrouble => {
@@ -101,6 +103,37 @@ const isWritable = (path: string): boolean => {
     return true
   } catch {
     return false
+  }
+}
+
+/** bytes of the log's header, and of that before each page in it */
+const logHeader = 32
+const frameHeader = 24
+
+/**
+ * Does the log hold a commit beyond the last one that readers know, which a recovery would find? A commit is the mark on its last page,
+ * and its pages carry the salts of the log. Yes where it cannot be told. (The third file, through which readers know, must not be
+ * opened here: closing it would give back SQLite's locks.)
+ */
+export const logHoldsMore = (db: DatabaseSync, log: string): boolean => {
+  // SQLite before 3.51 knows no NOOP and does what it can without waiting, which is as good
+  const known = db.prepare("PRAGMA wal_checkpoint(NOOP)").get()?.["log"]
+  if (typeof known !== "number" || known < 0) return true
+  const file = Fs.openSync(log, "r")
+  try {
+    const header = Buffer.alloc(logHeader)
+    const { size } = Fs.fstatSync(file)
+    if (Fs.readSync(file, header, 0, logHeader, 0) < logHeader) return true
+    const frame = Buffer.alloc(frameHeader)
+    const frameSize = frameHeader + header.readUInt32BE(8)
+    for (let at = logHeader + known * frameSize; at + frameSize <= size; at += frameSize) {
+      if (Fs.readSync(file, frame, 0, frameHeader, at) < frameHeader) return true
+      if (!frame.subarray(8, 16).equals(header.subarray(16, 24))) return false
+      if (frame.readUInt32BE(4) !== 0) return true
+    }
+    return false
+  } finally {
+    Fs.closeSync(file)
   }
 }
 
@@ -248,6 +281,13 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
     }
   }
 
+  const mayHoldMore = (): boolean => {
+    try {
+      return logHoldsMore(db, files[1]!)
+    } catch {
+      return true
+    }
+  }
   const write = (writes: ReadonlyArray<Write>): ReadonlyArray<WriteResult> => {
     // a statement outside of a transaction is one by itself, and commits when it ends
     const lone = writes.length === 1 && writes[0]!.op !== "remove" && !mustTidy()
@@ -282,11 +322,12 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
       } catch (second) {
         throw new FileTrouble(committing ? "Unknown" : "Broken", `${trouble.message}; ${troubleOf(second).message}`)
       }
+      if (!committing || trouble.kind === "Busy" || trouble.kind === "Full") throw trouble
       // a commit that broke off may lie in the log all the same, where the next reader would find it
-      if (committing && trouble.kind !== "Busy" && trouble.kind !== "Full") {
-        throw new FileTrouble("Unknown", trouble.message)
-      }
-      throw trouble
+      const isOut = (error as { readonly errcode?: number }).errcode === unwritten && !mayHoldMore()
+      throw isOut
+        ? new FileTrouble("Full", `the log could not be written to: ${trouble.message}`)
+        : new FileTrouble("Unknown", trouble.message)
     }
   }
 
