@@ -38,7 +38,10 @@ export const settings = Settings.group("remoting", {
     minimum: 1024,
     maximum: hardMaxFrameBytes
   }),
-  /** bytes of messages that may wait here for one peer before senders wait */
+  /**
+   * Bytes of messages that may wait here for one peer before senders wait. Of answers that the peer does not read: before nothing more
+   * is taken from it; where eight times as many wait (of at least 1 MiB), further ones are `NodeUnreachable` with `Unknown` there.
+   */
   outboxBytes: Settings.int({ env: "TROUPE_OUTBOX_BYTES", default: 8 * 1024 * 1024, minimum: 1024 }),
   /** how long a sender waits for room in the outbox before it fails `NodeUnreachable`; 0 fails at once */
   outboxTimeout: Settings.duration({ env: "TROUPE_OUTBOX_TIMEOUT", default: "1 second", minimum: 0 }),

@@ -1,103 +1,23 @@
 // What becomes of that which had not left when a session ended: never claimed as sent, and named rightly.
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Context, Effect, Exit, Fiber } from "effect"
+import { Context, Effect, Exit, Fiber } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
 import { Delivery } from "../../src/Actor/Delivery.ts"
-import type { AskError } from "../../src/Actor/errors.ts"
-import { Resumed } from "../../src/Actor/internal/Envelope.ts"
-import { Timeouts } from "../../src/Actor/internal/Timeouts.ts"
 import { Node } from "../../src/Actor/Node.ts"
-import type { SystemEvent } from "../../src/Actor/SystemEvents.ts"
-import { Buffers } from "../../src/Remoting/internal/buffers.ts"
-import { Calls } from "../../src/Remoting/internal/calls.ts"
 import { maxTargets } from "../../src/Remoting/internal/messageTables.ts"
-import { Messages } from "../../src/Remoting/internal/messages.ts"
-import { Session } from "../../src/Remoting/internal/session.ts"
-import { Turns } from "../../src/Remoting/internal/turns.ts"
 import { layerRecorders, Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
 import { simulatedHarness } from "./support.ts"
+import { makeSide } from "./wired.ts"
 
-const identity = {
-  system: "test",
-  dataCenter: "dc",
-  id: "b",
-  incarnation: "1",
-  host: "b",
-  port: 1,
-  client: false,
-  maxFrameBytes: 1024 * 1024,
-  windowBytes: 64 * 1024 * 1024,
-  kinds: new Map([[Recorder.name, Recorder.fingerprint]]),
-  capabilities: ["parts", "compact"]
-}
-const at = (name: string) => ({ kind: Recorder.name, name, node: identity, placement: 1, epoch: 1 })
-const put = (n: number) => ({ kind: Recorder, tag: "Put", payload: { n } })
+const put = { kind: Recorder, tag: "Put", payload: { n: 1 } }
 const never = { kind: Recorder, tag: "Never", payload: {} }
 const parse = (text: string) => ({ kind: Recorder, tag: "Parse", payload: { text } })
 
-/** A session on a connection that takes and loses frames as it is told. */
 const world = Effect.gen(function*() {
-  const clock = yield* Clock.Clock
-  const context = yield* Effect.context<never>()
   const recorders = yield* Effect.provide(Effect.context<Recorders | Delivery>(), layerRecorders())
-  const events: Array<SystemEvent> = []
-  const timeouts = new Timeouts(clock, context)
-  const runFork = Effect.runForkWith(context)
-  const messages = new Messages({
-    delivery: Context.get(recorders, Delivery),
-    kinds: () => new Map([[Recorder.name, Recorder]]),
-    self: identity,
-    timeouts,
-    publish: (event) => void events.push(event),
-    runFork
-  })
-  const calls = new Calls({ timeouts, runFork, self: "b:1" })
-  const wire = { over: false, unsent: 0, taken: [] as Array<Uint8Array>, idle: () => {} }
-  const session = new Session({
-    connection: {
-      peer: "b",
-      loopback: true,
-      send: () => Effect.void,
-      offer: (frame) => {
-        if (!wire.over) wire.taken.push(frame.slice())
-        return !wire.over
-      },
-      unsent: () => wire.unsent,
-      onIdle: (listener) => {
-        wire.idle = listener
-      },
-      limitInbound: () => {},
-      receive: Effect.never,
-      close: Effect.void
-    },
-    self: identity,
-    peer: identity,
-    dialed: true,
-    number: 1,
-    outboxBytes: 64 * 1024 * 1024,
-    buffers: new Buffers(),
-    turns: new Turns(),
-    now: () => 0,
-    onData: messages.onData,
-    onControl: calls.onControl,
-    onEnd: (session) => {
-      messages.onEnd(session)
-      calls.onEnd(session)
-    },
-    onLost: messages.onLost
-  })
-  const outcomes: Array<string> = []
-  const ask = (message: typeof never, name = "x") =>
-    messages.outgoing.ask(
-      session,
-      at(name),
-      new Resumed(message, name, 60_000, (exit) => {
-        const error = Exit.findErrorOption(exit as Exit.Exit<unknown, AskError>)
-        outcomes.push(error._tag === "Some" && error.value._tag === "NodeUnreachable" ? error.value.outcome : "Other")
-      })
-    )
-  const tell = (name: string, n = 1) => messages.outgoing.tell(session, at(name), put(n))
+  const side = yield* makeSide({ kind: Recorder, delivery: Context.get(recorders, Delivery), dialed: true })
+  const { calls, runFork, session } = side
   const call = (number: number) =>
     runFork(
       calls.call(session, Rpc.make(`Call${number}`) as unknown as Rpc.AnyWithProps, undefined, 60_000).pipe(
@@ -107,9 +27,12 @@ const world = Effect.gen(function*() {
         })
       )
     )
-  /** to whom */
-  const lost = () => events.flatMap((event) => event._tag === "DeadLetter" ? [event.to] : [])
-  return { session, wire, ask, tell, call, outcomes, lost }
+  return {
+    ...side,
+    call,
+    ask: ({ payload, tag }: typeof never | ReturnType<typeof parse>, name?: string) => side.ask(tag, payload, name),
+    tell: (name: string) => side.tell("Put", { n: 1 }, name)
+  }
 })
 
 describe("what is written after the peer has closed, and before this side knows", () => {
@@ -183,12 +106,13 @@ describe("what is written after the peer has closed, and before this side knows"
     Effect.gen(function*() {
       const { a, b, network } = yield* simulatedHarness()
       const delivery = Context.get(a, Delivery)
-      const to = { ...at("x"), node: Context.get(b, Node).address }
+      const { address } = Context.get(b, Node)
+      const to = { kind: Recorder.name, name: "x", node: address, placement: 1, epoch: 1 }
       assert.isTrue(Exit.isSuccess(yield* delivery.ask(to, parse("42"), 5000)))
       yield* TestClock.adjust("1 second")
       const fork = Effect.forkChild(Effect.exit(delivery.ask(to, never, 5000)), { startImmediately: true })
       const asks = [yield* fork, yield* fork, yield* fork]
-      yield* delivery.tell({ ...to, name: "y" }, put(1))
+      yield* delivery.tell({ ...to, name: "y" }, put)
       network.reset(["a"], ["b"])
       const outcomes = yield* Effect.forEach(asks, (fiber) =>
         Effect.map(Fiber.join(fiber), (exit) => {

@@ -17,6 +17,10 @@ const Op = { Call: 1, Cancel: 2, Success: 3, Failure: 4, NotServed: 5, Died: 6, 
 
 /** Calls of one peer that may be unanswered here; more are refused as not served. */
 const maxServing = 16_384
+/** Bytes of what they say, the same. */
+const maxServingBytes = 64 * 1024 * 1024
+/** why a peer that does not read its answers gets no more of them */
+const unread = "too many answers wait to be read"
 const maxTag = 255
 
 type AnyRpc = Rpc.AnyWithProps
@@ -45,11 +49,14 @@ interface Serving extends Deadline {
 
 class ServingCall extends Deadline implements Serving {
   readonly served: Served
+  /** of its payload */
+  readonly bytes: number
   readonly respond: Respond
   readonly interrupt: () => void
-  constructor(served: Served, respond: Respond, interrupt: () => void) {
+  constructor(served: Served, bytes: number, respond: Respond, interrupt: () => void) {
     super()
     this.served = served
+    this.bytes = bytes
     this.respond = respond
     this.interrupt = interrupt
   }
@@ -97,8 +104,12 @@ class PendingCall extends Deadline {
 interface SessionCalls {
   readonly pending: Map<number, PendingCall>
   readonly serving: Map<number, ServingCall>
+  /** bytes of what those say */
+  servingBytes: number
   next: number
 }
+
+const noCalls = (): SessionCalls => ({ pending: new Map(), serving: new Map(), servingBytes: 0, next: 1 })
 
 export interface CallsOptions {
   readonly timeouts: Timeouts
@@ -113,7 +124,7 @@ const selfClient = 0
 export class Calls {
   readonly options: CallsOptions
   private readonly served = new Map<string, Served>()
-  private readonly own: SessionCalls = { pending: new Map(), serving: new Map(), next: 1 }
+  private readonly own = noCalls()
   /** by client number, to find the call that a server answers */
   private readonly clients = new Map<number, SessionCalls>([[selfClient, this.own]])
 
@@ -124,7 +135,7 @@ export class Calls {
   private of(session: Session): SessionCalls {
     let calls = session.calls as SessionCalls | undefined
     if (calls === undefined) {
-      session.calls = calls = { pending: new Map(), serving: new Map(), next: 1 }
+      session.calls = calls = noCalls()
       this.clients.set(session.options.number, calls)
     }
     return calls
@@ -224,6 +235,7 @@ export class Calls {
         const tag = reader.text(maxTag)
         const timeout = reader.varint()
         const respond: Respond = (op, content) => {
+          if (session.outbox.isUnheard && typeof content !== "string") return respond(Op.Died, unread)
           const writer = new Writer().byte(FrameType.Control).byte(op).varint(number)
           if (typeof content === "string") writer.text(content)
           else if (content.length + maxTag <= session.outbox.maxMessageBytes) writer.blob(content)
@@ -235,6 +247,7 @@ export class Calls {
         }
         const denied = this.served.get(tag)?.admit(session.peer)
         if (denied !== undefined) return respond(Op.NotServed, denied)
+        if (session.outbox.isUnheard) return respond(Op.NotServed, unread)
         const headers = session.peer.client ? ofClient : Headers.empty
         return this.serve(calls, session.options.number, number, tag, timeout, reader.blob(), respond, headers)
       }
@@ -284,15 +297,18 @@ export class Calls {
   ): void {
     const served = this.served.get(tag)
     if (served === undefined) return respond(Op.NotServed, "is not served there")
-    if (calls.serving.size >= maxServing) return respond(Op.NotServed, "too many unanswered calls")
+    if (calls.serving.size >= maxServing || calls.servingBytes > maxServingBytes) {
+      return respond(Op.NotServed, "too many unanswered calls")
+    }
     let value: unknown
     try {
       value = codecOf(served.rpc.payloadSchema, "evolving").decode(payload)
     } catch (error) {
       return respond(Op.Undecodable, reasonOf(error))
     }
-    const call = new ServingCall(served, respond, () => this.cancelServing(calls, client, number))
+    const call = new ServingCall(served, payload.length, respond, () => this.cancelServing(calls, client, number))
     calls.serving.set(number, call)
+    calls.servingBytes += call.bytes
     this.options.timeouts.add(timeout, call)
     this.options.runFork(served.write(client, {
       _tag: "Request",
@@ -307,6 +323,7 @@ export class Calls {
     const call = calls.serving.get(number)
     if (call === undefined) return
     calls.serving.delete(number)
+    calls.servingBytes -= call.bytes
     this.options.timeouts.cancel(call)
     this.options.runFork(
       call.served.write(client, { _tag: "Interrupt", requestId: RpcMessage.RequestId(number), interruptors: [] })
@@ -320,6 +337,7 @@ export class Calls {
     const call = calls?.serving.get(number)
     if (calls === undefined || call === undefined) return
     calls.serving.delete(number)
+    calls.servingBytes -= call.bytes
     this.options.timeouts.cancel(call)
     const { rpc } = call.served
     try {

@@ -32,7 +32,6 @@ import {
   type InTarget,
   maxKinds,
   maxName,
-  maxServing,
   maxTags,
   maxTargets,
   modes,
@@ -123,7 +122,7 @@ export class Incoming {
         const tag = at(tables.inTags, reader.varint())
         reader.number()
         const timeout = reader.varint()
-        this.onAsk(session, tables, target, tag, timeout, reader, reader.skip(reader.varint()))
+        this.onAsk(session, tables, target, tag, timeout, reader, reader.skip(reader.varint()), from)
         return true
       }
       case Op.Success:
@@ -141,7 +140,7 @@ export class Incoming {
         reader.number()
         const serving = tables.serving.get(reader.low)
         if (serving === undefined || serving.use !== reader.high) return true
-        tables.serving.delete(reader.low)
+        tables.served(serving)
         serving.abandon()
         return true
       }
@@ -292,13 +291,15 @@ export class Incoming {
     tag: InTag,
     timeout: number,
     reader: Reader,
-    start: number
+    start: number,
+    from: number
   ): void {
     const { high, low } = reader
-    const { serving, trace } = tables
+    const { trace } = tables
     tables.trace = undefined
     if (!tables.claim(low, high)) return
-    const payload = serving.size >= maxServing
+    const bytes = reader.position - from + besideBytes(tables)
+    const payload = tables.servesAll
       ? new Undeliverable("MailboxOverflow", session.failure("NotSent", "too many unanswered asks"))
       : this.decode(tables, target, tag, reader, start)
     if (payload instanceof Undeliverable) {
@@ -310,12 +311,13 @@ export class Incoming {
     const asker = new RemoteAsker(session, tables, tag, payload, trace, target.address.name, timeout)
     asker.slot = low
     asker.use = high
+    asker.batch = bytes
     if (this.options.delivery.tryAsk?.(target, asker) === true) {
-      if (!asker.over) serving.set(low, asker)
+      if (!asker.over) tables.serve(asker)
     } else this.askSlowly(tables, target, asker)
   }
 
-  private askSlowly({ serving }: Tables, target: InTarget, asker: Asker): void {
+  private askSlowly(tables: Tables, target: InTarget, asker: Asker): void {
     const { delivery, runFork } = this.options
     const fiber = runFork(delivery.ask(target.address, asker, asker.timeout))
     const answer = (exit: Exit.Exit<Exit.Exit<unknown, unknown>, AskError>) => {
@@ -325,7 +327,7 @@ export class Incoming {
     }
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) return answer(exit)
-    serving.set(asker.slot, asker)
+    tables.serve(asker)
     asker.carrier = { forget: () => fiber.interruptUnsafe() }
     this.options.timeouts.add(asker.timeout, asker)
     fiber.addObserver(answer)

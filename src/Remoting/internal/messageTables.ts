@@ -46,6 +46,8 @@ export const maxTargets = 16_384
 export const maxName = 1024
 /** Asks of one peer that may be unanswered here; more are refused typed. */
 export const maxServing = 65_536
+/** Bytes of what they say, the same. */
+export const maxServingBytes = 64 * 1024 * 1024
 /** The number of a target that was told in full. */
 export const inlineTarget = maxTargets
 /** Room for what goes around a payload. */
@@ -179,6 +181,8 @@ export class Tables implements Carrier {
   readonly asks = new Asks()
   /** asks of the peer that are being answered, by slot */
   readonly serving = new Map<number, Asker>()
+  /** of their questions */
+  private servingBytes = 0
 
   constructor(session: Session) {
     this.session = session
@@ -213,6 +217,23 @@ export class Tables implements Carrier {
   lostNames(): Array<ReadonlyArray<string>> {
     const { leftBatch } = this.session.outbox
     return [...this.forgotten.filter(({ batch }) => batch > leftBatch).map(({ names }) => names), this.outNames]
+  }
+
+  /** `asker` counts as asked until it is answered; its `batch` is the bytes of its question. */
+  serve(asker: Asker): void {
+    this.serving.set(asker.slot, asker)
+    this.servingBytes += asker.batch
+  }
+
+  served(asker: Asker): void {
+    const { serving } = this
+    if (serving.size === 0 || serving.get(asker.slot) !== asker) return
+    serving.delete(asker.slot)
+    this.servingBytes -= asker.batch
+  }
+
+  get servesAll(): boolean {
+    return this.serving.size >= maxServing || this.servingBytes > maxServingBytes
   }
 
   /** Where its time is up the other side knows that by itself, as soon as it has the question. */

@@ -49,24 +49,19 @@ export class RemoteAsker extends Asker {
     this.asked = asked
   }
 
-  private served(): void {
-    const { serving } = this.tables
-    if (serving.size > 0 && serving.get(this.slot) === this) serving.delete(this.slot)
-  }
-
   protected onSuccess(value: unknown): void {
-    this.served()
+    this.tables.served(this)
     succeed(this.session, this.asked, this, value)
   }
 
   protected onExit(exit: Exit.Exit<unknown, unknown>): void {
-    this.served()
+    this.tables.served(this)
     if (Exit.isSuccess(exit)) succeed(this.session, this.asked, this, exit.value)
     else reply(this.session, this.asked, this.slot, this.use, this.name, exit)
   }
 
   protected onRefused(error: AskError): void {
-    this.served()
+    this.tables.served(this)
     refuse(this.session, this.slot, this.use, error)
   }
 }

@@ -1,0 +1,277 @@
+// A peer that takes more than it gives: asks and does not read the answers, or asks so much that what waits here is what it said. Its
+// memory here is bounded, whatever it does; who is only slow loses nothing.
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Schema } from "effect"
+import { Rpc, RpcGroup } from "effect/rpc"
+import { TestClock } from "effect/testing"
+import { Delivery } from "../../src/Actor/Delivery.ts"
+import { ActorStopped } from "../../src/Actor/errors.ts"
+import type { Asker } from "../../src/Actor/internal/Envelope.ts"
+import type { KindDefinition } from "../../src/Actor/Kind.ts"
+import { FrameType } from "../../src/Remoting/internal/handshake.ts"
+import { makeSide } from "./wired.ts"
+
+const message = (tag: string, payload: Schema.Top, success: Schema.Top) =>
+  [tag, { tag, payload, success, error: Schema.Never, stream: false }] as const
+
+const Store = {
+  name: "Store",
+  props: Schema.Struct({}),
+  fingerprint: "store-1",
+  messages: new Map([
+    message("Fetch", Schema.Struct({ bytes: Schema.Int }), Schema.String),
+    message("Later", Schema.Struct({ text: Schema.String }), Schema.String),
+    message("Bytes", Schema.Struct({}), Schema.Uint8Array),
+    message("Put", Schema.Struct({ n: Schema.Int }), Schema.Void)
+  ])
+} as unknown as KindDefinition
+
+const kibi = 1024
+const outboxBytes = 64 * kibi
+
+const pair = (options: { readonly dialed?: boolean; readonly windowBytes?: number } = {}) =>
+  Effect.gen(function*() {
+    /** what reached an actor, in order */
+    const seen: Array<string> = []
+    const later: Array<Asker> = []
+    const nobody = Effect.fail(new ActorStopped({ name: "x" }))
+    const delivery = Delivery.of({
+      tell: () => nobody,
+      ask: () => nobody,
+      tryTell: ({ address }, { payload }) => {
+        if (address.name.startsWith("nobody")) return Exit.fail(new ActorStopped({ name: address.name }))
+        seen.push(`Put ${(payload as { readonly n: number }).n}`)
+        return Exit.void
+      },
+      tryAsk: (_, asker) => {
+        seen.push(asker.tag)
+        if (asker.tag === "Fetch") asker.succeed("x".repeat((asker.payload as { readonly bytes: number }).bytes))
+        else later.push(asker)
+        return true
+      }
+    })
+    const windowBytes = options.windowBytes ?? 64 * kibi
+    const a = yield* makeSide({ kind: Store, delivery, dialed: true, windowBytes })
+    const b = yield* makeSide({ kind: Store, delivery, dialed: options.dialed ?? false, windowBytes, outboxBytes })
+    /** What one has said goes to the other, until neither says anything. */
+    const talk = () => {
+      while (a.wire.taken.length + b.wire.taken.length > 0) {
+        b.session.take(a.wire.taken.splice(0))
+        a.session.take(b.wire.taken.splice(0))
+      }
+    }
+    /** The frames in which one says that, apart from those before. */
+    const frames = (say: () => void): ReadonlyArray<Uint8Array> => {
+      a.wire.unsent = 1
+      say()
+      a.wire.unsent = 0
+      a.wire.idle()
+      return a.wire.taken.splice(0)
+    }
+    b.wire.stuck = true
+    const read = () => {
+      b.wire.stuck = false
+      b.wire.unsent = 0
+      b.wire.idle()
+      talk()
+    }
+    const held = () => b.wire.taken.reduce((sum, frame) => sum + frame.length, 0)
+    return { a, b, frames, held, later, read, seen, talk }
+  })
+
+const times = (count: number, say: (index: number) => void) => {
+  for (let i = 0; i < count; i++) say(i)
+}
+
+describe("a peer that asks and does not read", () => {
+  it.effect("asks in vain once as much waits for it as an outbox holds, and is given up beyond its window", () =>
+    Effect.gen(function*() {
+      const { a, b, frames, seen } = yield* pair()
+      b.session.take(frames(() => void a.ask("Fetch", { bytes: 1000 })))
+      const again = frames(() => times(200, () => a.ask("Fetch", { bytes: 1000 })))
+      let rounds = 0
+      while (b.session.over === undefined && rounds++ < 2000) b.session.take(again)
+      assert.strictEqual(b.session.over, "protocol violation: more than the window")
+      // what is in the transport, what waits, and a batch between
+      assert.isBelow(seen.length * 1000, outboxBytes + 128 * kibi)
+    }))
+
+  it.effect("gets every answer in the end where it is only slow, and what it said is taken in order", () =>
+    Effect.gen(function*() {
+      const { a, b, read, seen, talk } = yield* pair()
+      const expected: Array<string> = []
+      times(5000, (n) => {
+        a.ask("Fetch", { bytes: 1000 })
+        a.tell("Put", { n }, "x")
+        expected.push("Fetch", `Put ${n}`)
+      })
+      talk()
+      assert.isBelow(seen.length, 500)
+      assert.isUndefined(b.session.over)
+      assert.isTrue(a.session.outbox.stalled, "whoever asks waits meanwhile")
+      read()
+      assert.deepStrictEqual(seen, expected)
+      assert.deepStrictEqual(a.outcomes, Array.from({ length: 5000 }, () => "Success"))
+      assert.isFalse(a.session.outbox.stalled, "all is settled")
+    }))
+
+  it.effect("is refused answers beyond a bound that it asked for before, as Unknown, and the rest arrives", () =>
+    Effect.gen(function*() {
+      const bytes = (asker: Asker) => asker.succeed(new Uint8Array(500_000))
+      const text = (asker: Asker) => asker.succeed("x".repeat(50_000))
+      const cases = [["Later", text, 3000], ["Bytes", bytes, 300]] as const
+      for (const [tag, answer, count] of cases) {
+        const { a, b, held, later, read, talk } = yield* pair({ windowBytes: 64 * 1024 * kibi })
+        times(count, () => a.ask(tag, tag === "Later" ? { text: "" } : {}))
+        talk()
+        assert.strictEqual(later.length, count)
+        for (const asker of later.splice(0)) answer(asker)
+        b.wire.stuck = false
+        b.wire.unsent = 0
+        b.wire.idle()
+        // pings come back, so more of what is large may leave
+        times(2000, () => {
+          b.session.take([Uint8Array.of(FrameType.Pong)])
+          b.wire.idle()
+        })
+        assert.isBelow(held(), 12 * 1024 * kibi, "8 MiB, a frame, and refusals")
+        read()
+        const success = a.outcomes.filter((outcome) => outcome === "Success").length
+        assert.isAbove(success, count / 30)
+        assert.deepStrictEqual(a.outcomes.filter((outcome) => outcome === "Unknown").length, count - success)
+        assert.isUndefined(b.session.over)
+      }
+    }))
+
+  it.effect("is given up where it was dialed: nobody asks there who means well", () =>
+    Effect.gen(function*() {
+      const { a, b, frames, seen } = yield* pair({ dialed: true, windowBytes: 64 * 1024 * kibi })
+      b.session.take(frames(() => void a.ask("Fetch", { bytes: 1000 })))
+      const again = frames(() => times(200, () => a.ask("Fetch", { bytes: 1000 })))
+      let rounds = 0
+      while (b.session.over === undefined && rounds++ < 2000) b.session.take(again)
+      assert.include(b.session.over, "asks where it was dialed, and does not read the answers")
+      assert.isBelow(seen.length * 1000, 10 * 1024 * kibi)
+    }))
+
+  it.effect("tells nobody, time and again: that it is gone is not said without bound either", () =>
+    Effect.gen(function*() {
+      const { a, b, frames, held } = yield* pair()
+      const name = "nobody".padEnd(1000, "-").slice(0, 341)
+      b.session.take(frames(() => void a.tell("Put", { n: 1 }, name)))
+      const again = frames(() => times(200, () => a.tell("Put", { n: 1 }, name)))
+      let rounds = 0
+      while (b.session.over === undefined && rounds++ < 20_000) b.session.take(again)
+      assert.include(b.session.over, "more than the window")
+      assert.isBelow(b.lost().length * 341, outboxBytes + 128 * kibi)
+      assert.isBelow(held(), 128 * kibi)
+    }))
+
+  it.effect("pings without end, and says that it has heard of pings: control frames do not pile up in the transport", () =>
+    Effect.gen(function*() {
+      const { b, held } = yield* pair()
+      const both = Array.from(
+        { length: 1000 },
+        (_, i) => Uint8Array.of(i % 2 === 0 ? FrameType.Ping : FrameType.Pong)
+      )
+      let rounds = 0
+      while (b.session.over === undefined && rounds++ < 1000) b.session.take(both)
+      assert.strictEqual(b.session.over, "protocol violation: asks and does not listen")
+      assert.isBelow(held(), 256 * kibi)
+    }))
+})
+
+describe("a peer that calls and does not read", () => {
+  const text = "x".repeat(500_000)
+  class Group extends RpcGroup.make(
+    Rpc.make("Fetch", { success: Schema.String }),
+    Rpc.make("Hang", { payload: { text: Schema.String } })
+  ) {}
+  const rpc = (tag: string) => Group.requests.get(tag) as unknown as Rpc.AnyWithProps
+
+  const served = Effect.gen(function*() {
+    const world = yield* pair()
+    let calls = 0
+    const handlers = Group.toLayer({
+      Fetch: () =>
+        Effect.sync(() => {
+          calls++
+          return text
+        }).pipe(Effect.delay("10 millis")),
+      Hang: () => Effect.andThen(Effect.sync(() => void calls++), Effect.never)
+    })
+    yield* world.b.calls.serveGroup(Group).pipe(Effect.provide(handlers))
+    /** what becomes of so many calls */
+    const call = Effect.fnUntraced(function*(count: number, tag: string, payload: unknown) {
+      const { a, b } = world
+      const reasons: Array<string> = []
+      times(count, () =>
+        a.runFork(
+          a.calls.call(a.session, rpc(tag), payload, 60_000).pipe(
+            Effect.match({
+              onFailure: (error) => {
+                const { outcome, reason } = error as { readonly outcome: string; readonly reason: string }
+                reasons.push(`${outcome} ${reason}`)
+              },
+              onSuccess: () => void reasons.push("Success")
+            })
+          )
+        ))
+      yield* TestClock.adjust("1 millis")
+      b.session.take(a.wire.taken.splice(0))
+      yield* TestClock.adjust("1 millis")
+      return reasons
+    })
+    return { ...world, call, calls: () => calls }
+  })
+
+  it.effect("gets no more answers than a bound, typed, and all of them once it reads", () =>
+    Effect.gen(function*() {
+      const { call, calls, read } = yield* served
+      const first = yield* call(100, "Fetch", undefined)
+      yield* TestClock.adjust("1 second")
+      const second = yield* call(100, "Fetch", undefined)
+      read()
+      const count = (reasons: ReadonlyArray<string>, start: string) =>
+        reasons.filter((reason) => reason.startsWith(start)).length
+      assert.isAbove(count(first, "Success"), 10)
+      assert.isBelow(count(first, "Success") + count(second, "Success"), 25)
+      assert.strictEqual(count(first, "Success") + count(first, "Unknown Fetch: too many answers"), 100)
+      assert.strictEqual(count(second, "NotSent Fetch: too many answers"), 100)
+      assert.strictEqual(calls(), 100)
+      const third = yield* call(1, "Fetch", undefined)
+      yield* TestClock.adjust("1 second")
+      read()
+      assert.deepStrictEqual(third, ["Success"])
+    }).pipe(Effect.scoped))
+
+  it.effect("keeps no more here than a bound by calls that nobody has answered", () =>
+    Effect.gen(function*() {
+      const { call, calls, read } = yield* served
+      const reasons = yield* call(300, "Hang", { text })
+      read()
+      assert.isBelow(calls() * text.length, 80 * 1024 * kibi)
+      assert.strictEqual(reasons.length, 300 - calls())
+      for (const reason of reasons) assert.strictEqual(reason, "NotSent Hang: too many unanswered calls")
+    }).pipe(Effect.scoped))
+})
+
+describe("a peer whose asks nobody answers", () => {
+  it.effect("keeps no more here than a bound by what they say, and may say more when some are answered", () =>
+    Effect.gen(function*() {
+      const { a, later, read, talk } = yield* pair()
+      read()
+      const text = "x".repeat(50_000)
+      times(3000, () => a.ask("Later", { text }))
+      talk()
+      assert.isBelow(later.length * text.length, 80 * 1024 * kibi)
+      assert.strictEqual(a.outcomes.length, 3000 - later.length)
+      assert.deepStrictEqual([...new Set(a.outcomes)], ["NotSent"])
+      for (const asker of later.splice(0)) asker.succeed("")
+      a.outcomes.length = 0
+      talk()
+      times(100, () => a.ask("Later", { text }))
+      talk()
+      assert.strictEqual(later.length, 100)
+    }))
+})
