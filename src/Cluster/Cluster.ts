@@ -17,11 +17,17 @@ import type { SystemEvents } from "../Actor/SystemEvents.ts"
 import { Topology } from "../Actor/Topology.ts"
 import type { ControlStore } from "../ControlPlane/ControlStore.ts"
 import type { Remoting } from "../Remoting/Remoting.ts"
+import type { DownRefused } from "./errors.ts"
 import { type ClusterOptions, type ClusterSettings, group } from "./ClusterSettings.ts"
 import { makeServices } from "./internal/services.ts"
 import type { ChangeError } from "./internal/membership.ts"
 
 export type { ClusterOptions, ClusterSettings } from "./ClusterSettings.ts"
+
+export {
+  /** The node that cannot be declared dead, and why. */
+  DownRefused
+} from "./errors.ts"
 
 /** What others may know of a view. */
 export interface ClusterView {
@@ -43,11 +49,30 @@ export class Cluster extends Context.Service<Cluster, {
   /** waits until `minimumMembers` are Up, at most `bootstrapTimeout` */
   readonly awaitFormed: Effect.Effect<void, ClusterNotFormed>
   /**
+   * Declares that incarnation dead without waiting for its lease: the word of an operator, or of the platform that has ended its process or
+   * machine. Who says so and why is kept in its closed lease and in the log. It is told first, so that one that lives after all stops acting;
+   * one that cannot be told *must not* live, else it may act beside its successor until its lease lapses. Idempotent.
+   *
+   * Fails `DownRefused` where it is no member, or this very one; `Fenced` where this member's own lease is closed; with an error of the store
+   * where it is not done, or (`OutcomeUnknown`) perhaps: ask again.
+   */
+  readonly down: (
+    node: { readonly id: string; readonly incarnation: string },
+    word: {
+      /** a person, or the name of what watches the platform */
+      readonly by: string
+      readonly reason: string
+    }
+  ) => Effect.Effect<void, DownError>
+  /**
    * Completes, with the reason in words, when this incarnation has ended for good because its lease was closed: its actors are
    * stopped and it never acts again. Only a new start of the node joins again; supervisors of processes wait for this.
    */
   readonly over: Effect.Effect<string>
 }>()("effect-troupe/Cluster/Cluster") {}
+
+/** Why a member was not declared dead. */
+export type DownError = DownRefused | ChangeError
 
 /** Why a node did not become a member. */
 export type JoinError = SettingInvalid | ProtocolMismatch | ChangeError

@@ -18,6 +18,12 @@ export const group = Settings.group("cluster", {
    * and 20 on a store that may take long to fail over (NATS with replicas)
    */
   memberLease: Settings.optionalDuration({ env: "TROUPE_MEMBER_LEASE", minimum: 1_000 }),
+  /**
+   * Is a member dead whose port refuses, wherever it is? Set it only where no proxy, firewall or other machine can answer at a living
+   * member's advertised address, and each address belongs to one member alone. Off: elsewhere than on this very host a refusal is
+   * suspicion, and the lease decides.
+   */
+  refusalIsDeath: Settings.boolean({ env: "TROUPE_REFUSAL_IS_DEATH", default: false }),
   /** patience with the store while joining, and with other members until `minimumMembers` are there */
   bootstrapTimeout: Settings.duration({ env: "TROUPE_BOOTSTRAP_TIMEOUT", default: "10 seconds", minimum: 100 }),
   /** the whole of one spawn, lookup or stop, with all its retries */

@@ -83,10 +83,10 @@ export interface CloseOptions {
   /** Does not wait for expiry: for a death that is certain (nobody can act for that lease any more) and nothing else. */
   readonly certain?: boolean | undefined
   /**
-   * Does not wait for expiry, but for so much proven time without a renewal: where something else makes a death all but certain, and
-   * a renewal would deny it. Default: the lease's own duration and margin.
+   * Does not wait for expiry, but for that part of the lease's own duration, of proven time without a renewal: where something else makes
+   * a death all but certain, and a renewal would deny it. An owner renews at most a third apart, so less than that denies nothing.
    */
-  readonly unchangedFor?: Duration.Input | undefined
+  readonly share?: number | undefined
   /** who closes it and why, kept in the closed record for people */
   readonly word?: { readonly by: string; readonly reason: string } | undefined
 }
@@ -347,12 +347,11 @@ export const observe: (
   const close: LeaseObserver["close"] = (key, options) =>
     Effect.gen(function*() {
       const certain = options?.certain === true
-      const unchanged = options?.unchangedFor === undefined ? undefined : Duration.toMillis(options.unchangedFor)
       const seen = core.leases.get(key)
       const duration = seen?.duration ?? 10_000
       for (let attempt = 0; attempt < maxAttempts; attempt++) {
         const read = yield* attemptRead(store, key, Owner.callDeadline(duration))
-        const decision = Observer.decideClose(core, key, Option.getOrUndefined(read), certain, unchanged)
+        const decision = Observer.decideClose(core, key, Option.getOrUndefined(read), certain, options?.share)
         if (decision._tag !== "CloseAt") return decision._tag
         const previous = Option.isSome(read) ? decodeLease(read.value.value) : undefined
         const value = encodeLease({

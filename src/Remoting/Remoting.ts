@@ -24,11 +24,17 @@ import { relaying, sharedAddress } from "./internal/handshake.ts"
 import { Messages } from "./internal/messages.ts"
 import { noRoom } from "./internal/outgoing.ts"
 import { Peers } from "./internal/peers.ts"
+import * as Probe from "./internal/probe.ts"
 import type { Session } from "./internal/session.ts"
 import { askUrgently, goesUrgently, serveUrgent, urgentCapability } from "./internal/urgent.ts"
 import * as Settings from "./Settings.ts"
-import { Transport } from "./Transport.ts"
+import { type Listening, Transport } from "./Transport.ts"
 
+export type {
+  /** What a dial said about the life of a node. */
+  Probe,
+  Probed
+} from "./internal/probe.ts"
 export type { RemotingOptions, RemotingSettings } from "./Settings.ts"
 
 /** What this node understands beyond the protocol's version; a session uses what its peer has named too. */
@@ -83,6 +89,10 @@ export class Remoting extends Context.Service<Remoting, {
   readonly mute: (node: { readonly id: string; readonly incarnation: string }) => Effect.Effect<void>
   /** Closes every connection to that incarnation and refuses it from now on: its lease is closed. Idempotent. */
   readonly shun: (node: { readonly id: string; readonly incarnation: string }) => Effect.Effect<void>
+  /** where this node listens, for others of its machine; undefined where that is not known */
+  readonly listening: Listening | undefined
+  /** Dials that node afresh and says whether its port refuses: for whoever decides about its death. At most `dialTimeout`. */
+  readonly probe: (node: Probe.Probed) => Effect.Effect<Probe.Probe>
   /** lets clients reach other nodes by way of this one, for as long as the scope lives */
   readonly relays: Effect.Effect<void, never, Scope.Scope>
   /** kinds that clients may spawn by way of this node, by its settings */
@@ -325,6 +335,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     call: call as unknown as Remoting["Service"]["call"],
     mute: (target) => Effect.sync(() => peers.mute(target)),
     shun: (target) => Effect.sync(() => peers.shun(target)),
+    listening: transport.listening,
+    probe: Probe.make(transport, settings),
     relays: peers.relays,
     clientKinds: settings.clientKinds,
     connected: Effect.sync(() => peers.connected())

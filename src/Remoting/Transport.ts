@@ -5,8 +5,9 @@
  * A frame is an opaque, non-empty byte array of at most `maxFrameBytes`; a connection keeps their order, delivers each at most
  * once, and says when it is over. Who is at the other end, and whether it may be, is the handshake's business, not ours.
  */
-import { Clock, Context, Duration, Effect, Layer, Queue, Redacted, type Scope } from "effect"
+import { Clock, Context, Duration, Effect, Layer, Queue, Redacted, Schema, type Scope } from "effect"
 import { type FrameTooLarge, type NodeUnreachable, SettingInvalid } from "../Actor/errors.ts"
+import { isListening, networkStack } from "./internal/networkStack.edge.ts"
 import { connect, listen, type SocketOptions } from "./internal/tcp.edge.ts"
 import { readMaterial } from "./internal/tls.edge.ts"
 import * as Settings from "./Settings.ts"
@@ -47,12 +48,36 @@ export interface Connection {
   readonly close: Effect.Effect<void>
 }
 
+/**
+ * Where a node listens, as its own machine sees it. Two with one `stack` share boot of the machine, network namespace and advertised
+ * host: what one finds at a port there is what the other has there, and no proxy, gateway or other machine is in between.
+ */
+export const Listening = Schema.Struct({
+  stack: Schema.String,
+  /** the address that is bound, not the one advertised */
+  host: Schema.String,
+  port: Schema.Int
+})
+export type Listening = typeof Listening.Type
+
 export class Transport extends Context.Service<Transport, {
   /** the advertised address of this node, known once bound */
   readonly address: { readonly host: string; readonly port: number }
+  /**
+   * Where this node listens, from its start to its end without a break. Absent where the platform does not tell one network stack from
+   * another (all but Linux), or nobody listens.
+   */
+  readonly listening?: Listening | undefined
+  /**
+   * Does anybody listen there, in this node's own stack, by the platform's own books? True where they cannot be read, and where somebody
+   * may be meant.
+   */
+  readonly isListening?:
+    | ((at: { readonly host: string; readonly port: number }) => Effect.Effect<boolean>)
+    | undefined
   /** inbound connections, in order of arrival; nobody reads from one before it is taken */
   readonly accept: Queue.Dequeue<Connection>
-  /** dials; the connection lives until it is closed, is lost, or the scope ends */
+  /** Dials; the connection lives until it is closed, is lost, or the scope ends. A failure says `refused` where the address said so. */
   readonly connect: (to: {
     readonly host: string
     readonly port: number
@@ -107,11 +132,12 @@ export const makeTcp = Effect.fnUntraced(function*(settings: Settings.RemotingSe
     ),
     (server) => Effect.andThen(Queue.shutdown(accept), server.close)
   )
+  const host = settings.advertisedHost ?? settings.host
+  const stack = yield* networkStack(host)
   return Transport.of({
-    address: {
-      host: settings.advertisedHost ?? settings.host,
-      port: settings.advertisedPort === 0 ? bound.port : settings.advertisedPort
-    },
+    address: { host, port: settings.advertisedPort === 0 ? bound.port : settings.advertisedPort },
+    listening: stack === undefined ? undefined : { stack, host: bound.host, port: bound.port },
+    isListening,
     accept,
     connect: dialer(options)
   })

@@ -4,7 +4,8 @@
  *
  * It behaves as TCP does. Under a cut, an open connection is half-open: what is sent stays in flight and arrives, in order,
  * if the cut heals before somebody gives the connection up; its end is not seen either. Dialing through a cut hangs and then
- * fails. A host that is up without a listener refuses; so does one that crashed.
+ * fails. A host that is up without a listener refuses; so does one that crashed, and a firewall that is told to. Hosts may share a machine:
+ * then they know for certain of each other whether anybody listens.
  *
  * Invariant: same seed and same calls, same order of deliveries. Without latency a frame arrives on a turn of the `Scheduler`
  * service, so that `TestClock` waits for it; with latency it arrives when the virtual clock gets there.
@@ -40,6 +41,13 @@ export interface PartitionOptions {
   readonly direction?: "both" | "forward" | undefined
 }
 
+export interface TransportOptions {
+  /** default: the first free one from 7000 on */
+  readonly port?: number | undefined
+  /** the machine that the host is a part of, as containers of one network namespace are; default: one of its own */
+  readonly machine?: string | undefined
+}
+
 export interface SimulatedNetwork {
   /**
    * A `Transport` on that host, for as long as the scope lives. The host is up from then on; a second one on the same host gets
@@ -47,10 +55,10 @@ export interface SimulatedNetwork {
    */
   readonly transport: (
     host: string,
-    options?: { readonly port?: number | undefined }
+    options?: TransportOptions
   ) => Effect.Effect<Transport["Service"], never, Scope.Scope>
   /** The same as a Layer. */
-  readonly layer: (host: string, options?: { readonly port?: number | undefined }) => Layer.Layer<Transport>
+  readonly layer: (host: string, options?: TransportOptions) => Layer.Layer<Transport>
   /** A name for several hosts, usable wherever a host is. Names nobody defined are places themselves (a store, say). */
   readonly group: (name: string, members: ReadonlyArray<string>) => void
   /** Cuts the links between each of the first and each of the second group. Cuts add up until healed. */
@@ -61,9 +69,14 @@ export interface SimulatedNetwork {
   ) => void
   /** Cuts a place off from every other one, those that appear later included. */
   readonly isolate: (place: string) => void
-  /** Removes every cut. */
+  /**
+   * Dials from the first group to the second are refused though somebody listens, and connections between them end, as by a firewall that
+   * rejects; until `heal`.
+   */
+  readonly reject: (groupA: ReadonlyArray<string>, groupB: ReadonlyArray<string>) => void
+  /** Removes every cut and every firewall. */
   readonly heal: () => void
-  /** Removes the cuts between two groups only, in both directions. */
+  /** Removes the cuts and firewalls between two groups only, in both directions. */
   readonly healBetween: (groupA: ReadonlyArray<string>, groupB: ReadonlyArray<string>) => void
   /** The host's process is gone at once: its connections end as by reset, its transports are dead, dialing it is refused. */
   readonly crash: (host: string) => void
@@ -78,6 +91,7 @@ export interface SimulatedNetwork {
 interface Listener {
   readonly host: string
   readonly port: number
+  readonly machine: string
   readonly accept: Queue.Queue<Connection>
   alive: boolean
   /** by side: this listener's own ends */
@@ -101,6 +115,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
   const groups = new Map<string, ReadonlyArray<string>>()
   const cuts = new Set<string>()
   const isolated = new Set<string>()
+  const rejected = new Set<string>()
   const listeners = new Map<string, Listener>()
   const directions = new Set<Direction>()
   const watchers = new Set<() => void>()
@@ -151,15 +166,19 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
   const connect = (from: Listener) =>
     Effect.fnUntraced(function*(to: { readonly host: string; readonly port: number }) {
       const node = `${to.host}:${to.port}`
-      const refuse = (reason: string) => new NodeUnreachable({ node, outcome: "NotSent", reason })
+      const refuse = (reason: string, refused = {}) =>
+        new NodeUnreachable({ node, outcome: "NotSent", reason, ...refused })
       if (!from.alive) return yield* refuse("this host is down")
       const roundTrip = latencyOf(from.host, to.host) + latencyOf(to.host, from.host)
       if (roundTrip > 0) yield* Effect.sleep(roundTrip)
       yield* reach(from.host, to.host).pipe(
         Effect.timeoutOrElse({ duration: dialTimeout, orElse: () => Effect.fail(refuse("the dial timed out")) })
       )
+      if (!from.alive) return yield* refuse("this host is down")
       const listener = listeners.get(node)
-      if (listener === undefined || !listener.alive || !from.alive) return yield* refuse("connection refused")
+      if (listener === undefined || !listener.alive || rejected.has(linkOf(from.host, to.host))) {
+        return yield* refuse("connection refused", { refused: true as const })
+      }
       const pair = makePair({
         from: from.host,
         to: to.host,
@@ -192,10 +211,17 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
     let port = transportOptions?.port ?? firstPort
     while (listeners.get(`${host}:${port}`)?.alive === true) port++
     const accept = yield* Queue.unbounded<Connection>()
-    const listener: Listener = { host, port, accept, alive: true, ends: new Set() }
+    const machine = transportOptions?.machine ?? host
+    const listener: Listener = { host, port, machine, accept, alive: true, ends: new Set() }
     listeners.set(`${host}:${port}`, listener)
     yield* Effect.addFinalizer(() => Effect.sync(() => stop(listener, "close")))
-    return Transport.of({ address: { host, port }, accept, connect: connect(listener) })
+    return Transport.of({
+      address: { host, port },
+      listening: { stack: machine, host, port },
+      isListening: (at) => Effect.sync(() => listeners.get(`${at.host}:${at.port}`)?.alive === true),
+      accept,
+      connect: connect(listener)
+    })
   })
 
   const stop = (listener: Listener, how: "close" | "abort") => {
@@ -203,6 +229,14 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
     listener.alive = false
     for (const end of [...listener.ends]) end[how]()
     Queue.shutdownUnsafe(listener.accept)
+  }
+
+  const resetBetween = (groupA: ReadonlyArray<string>, groupB: ReadonlyArray<string>) => {
+    const between = new Set<string>()
+    eachLink(groupA, groupB, (a, b) => void between.add(linkOf(a, b)).add(linkOf(b, a)))
+    for (const direction of [...directions]) {
+      if (between.has(linkOf(direction.from, direction.to))) direction.reset()
+    }
   }
 
   const network: SimulatedNetwork = {
@@ -220,15 +254,22 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
       for (const member of members([place])) isolated.add(member)
       changed()
     },
+    reject: (groupA, groupB) => {
+      eachLink(groupA, groupB, (a, b) => void rejected.add(linkOf(a, b)))
+      resetBetween(groupA, groupB)
+    },
     heal: () => {
+      rejected.clear()
       cuts.clear()
       isolated.clear()
       changed()
     },
     healBetween: (groupA, groupB) => {
       eachLink(groupA, groupB, (a, b) => {
-        cuts.delete(linkOf(a, b))
-        cuts.delete(linkOf(b, a))
+        for (const link of [linkOf(a, b), linkOf(b, a)]) {
+          cuts.delete(link)
+          rejected.delete(link)
+        }
       })
       changed()
     },
@@ -244,13 +285,7 @@ export const make = Effect.fnUntraced(function*(options: Options = {}) {
       watchers.add(watcher)
       return () => void watchers.delete(watcher)
     },
-    reset: (groupA, groupB) => {
-      const between = new Set<string>()
-      eachLink(groupA, groupB, (a, b) => void between.add(linkOf(a, b)).add(linkOf(b, a)))
-      for (const direction of [...directions]) {
-        if (between.has(linkOf(direction.from, direction.to))) direction.reset()
-      }
-    }
+    reset: resetBetween
   }
   return network
 })

@@ -20,7 +20,6 @@ import * as ControlStore from "../ControlPlane/ControlStore.ts"
 import * as DataCenters from "../DataCenter/DataCenters.ts"
 import * as Rings from "../Layers/internal/rings.ts"
 import * as Remoting from "../Remoting/Remoting.ts"
-import { Transport } from "../Remoting/Transport.ts"
 import { Monitors, type Violation } from "./internal/monitors.ts"
 import { Trace, type TraceEvent } from "./internal/trace.ts"
 import * as SimulatedNetwork from "./SimulatedNetwork.ts"
@@ -37,6 +36,8 @@ export interface DataCenterOptions {
   readonly labels?: Readonly<Record<string, string>> | undefined
   /** roles of each of its nodes; default none */
   readonly roles?: ReadonlyArray<string> | undefined
+  /** machines that its nodes share, in turn; default: each node has one of its own */
+  readonly machines?: number | undefined
 }
 
 export interface Options<E = never> {
@@ -95,6 +96,8 @@ export interface World {
   readonly partition: (between: ReadonlyArray<string>, and: ReadonlyArray<string>) => Effect.Effect<void>
   /** ends all partitions */
   readonly heal: Effect.Effect<void>
+  /** dials between two nodes are refused though both live, as by a firewall that rejects; until `heal` */
+  readonly reject: (one: string, other: string) => Effect.Effect<void>
   /** ordered events with virtual time */
   readonly trace: ReadonlyArray<TraceEvent>
   /** hash over the trace and every frame that the network carried */
@@ -167,6 +170,7 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
     const site = options.dataCenters[dataCenter]!
     const backend = backends.get(dataCenter)!
     const id = `${dataCenter}-${index}`
+    const machine = site.machines === undefined ? id : `${dataCenter}/machine-${index % site.machines}`
     let starts = 0
     let running: Running | undefined
 
@@ -209,7 +213,7 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
           })
         )),
         Layer.provide(Remoting.layerNode({ system: "simulation", dataCenter, id })),
-        Layer.provide(Layer.effect(Transport, network.transport(id))),
+        Layer.provide(network.layer(id, { machine })),
         Layer.provide(events),
         Layer.provide(Layer.succeed(ControlStore.ControlStore, backend.client(gate(storeOf(dataCenter))))),
         Layer.provide(
@@ -373,6 +377,12 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
       Effect.sync(() => {
         trace.add({ at: now(), where: "world", event: { _tag: "Partitioned", between, and } })
         network.partition(expand(between), expand(and))
+      }),
+    reject: (one, other) =>
+      Effect.sync(() => {
+        trace.add({ at: now(), where: "world", event: { _tag: "Rejected", between: [one], and: [other] } })
+        network.reject([one], [other])
+        network.reject([other], [one])
       }),
     heal: Effect.sync(() => {
       trace.add({ at: now(), where: "world", event: { _tag: "Healed" } })

@@ -38,6 +38,8 @@ export interface Member {
 
 export interface StartOptions extends Cluster.ClusterOptions {
   readonly kinds?: Layer.Layer<never, never, ActorSystem.ActorSystem> | undefined
+  /** members of one machine know for certain of each other whether anybody listens; default: nothing is known */
+  readonly machine?: string | undefined
 }
 
 export const makeWorld = Effect.fnUntraced(function*(
@@ -51,6 +53,10 @@ export const makeWorld = Effect.fnUntraced(function*(
   const cuts = new Set<string>()
   const storeCuts = new Set<string>()
   const crashed = new Set<string>()
+  /** those that answer nothing and renew nothing for now, though their ports accept */
+  const paused = new Set<string>()
+  /** dials that were made to learn whether a port refuses: who, and whom */
+  const probes: Array<readonly [from: string, to: string]> = []
   /** faults of one node's store, by id */
   const faults = new Map<
     string,
@@ -63,6 +69,7 @@ export const makeWorld = Effect.fnUntraced(function*(
     /** milliseconds after which a call arrives without anybody waiting for it; 0: in time */
     late?: (tag: string) => number
   } = {}
+  const ports = new Map<string, number>()
   let nextPort = 1
   let incarnations = 0
 
@@ -71,12 +78,21 @@ export const makeWorld = Effect.fnUntraced(function*(
     !crashed.has(from) && !crashed.has(to) && (from === to || !cuts.has(link(from, to)))
   const keyOf = (node: { readonly id: string; readonly incarnation: string }) => `${node.id}@${node.incarnation}`
 
-  const remoting = (self: NodeAddress) => {
+  const remoting = (self: NodeAddress, machine: string | undefined) => {
     const shunned = new Set<string>()
     const refused = (to: { readonly host: string; readonly port: number }, reason: string) =>
       new NodeUnreachable({ node: `${to.host}:${to.port}`, outcome: "NotSent", reason })
     return Remoting.of({
       clientKinds: [],
+      listening: machine === undefined ? undefined : { stack: machine, host: self.host, port: self.port },
+      probe: (node) =>
+        Effect.suspend(() => {
+          const there = Array.from(ports).find(([, port]) => port === node.port)![0]
+          probes.push([keyOf(self), there])
+          if (cuts.has(link(keyOf(self), there))) return Effect.as(Effect.sleep("3 seconds"), "Open" as const)
+          if (!crashed.has(there)) return Effect.succeed("Open" as const)
+          return Effect.succeed(node.listening?.stack === machine && machine !== undefined ? "Vacant" : "Refused")
+        }),
       relays: Effect.void,
       serve: <Rpcs extends Rpc.Any>(group: RpcGroup.RpcGroup<Rpcs>) =>
         Effect.gen(function*() {
@@ -99,6 +115,7 @@ export const makeWorld = Effect.fnUntraced(function*(
           const here = keyOf(self)
           if (shunned.has(there)) return yield* refused(to, "shunned")
           if (!isOpen(here, there)) return yield* refused(to, "no route")
+          if (paused.has(there) || paused.has(here)) return yield* Effect.never
           const handler = handlers.get(there)?.get(tag)
           if (handler === undefined) return yield* refused(to, "nobody there")
           const late = net.late?.(tag) ?? 0
@@ -135,13 +152,14 @@ export const makeWorld = Effect.fnUntraced(function*(
 
   const start = Effect.fnUntraced(function*(id: string, options: StartOptions = {}) {
     const scope = yield* Scope.make()
-    const { kinds = CounterLive, ...settings } = options
+    const { kinds = CounterLive, machine, ...settings } = options
     const port = nextPort++
     const incarnation = (++incarnations).toString(16).padStart(4, "0")
     const address: NodeAddress = { dataCenter: "dc", id, incarnation, host: "sim", port }
     const me = keyOf(address)
+    ports.set(me, port)
     const store = backend.client({
-      reachable: () => !storeCuts.has(id) && !crashed.has(me),
+      reachable: () => !storeCuts.has(id) && !crashed.has(me) && !paused.has(me),
       ...faults.get(id)
     })
     const random = yield* Random.Random.pipe(Random.withSeed(`${seed}/${id}/${incarnation}`))
@@ -152,7 +170,7 @@ export const makeWorld = Effect.fnUntraced(function*(
       Layer.provideMerge(Layer.mergeAll(
         Placement.layerLocal,
         Delivery.layerLocal,
-        Layer.succeed(Remoting, remoting(address)),
+        Layer.succeed(Remoting, remoting(address, machine)),
         Layer.succeed(ControlStore.ControlStore, store)
       )),
       Layer.provideMerge(ActorHost.layer),
@@ -204,6 +222,9 @@ export const makeWorld = Effect.fnUntraced(function*(
     start,
     net,
     faults,
+    probes,
+    pause: (member: Member) => Effect.sync(() => void paused.add(keyOf(member.address))),
+    resume: (member: Member) => Effect.sync(() => void paused.delete(keyOf(member.address))),
     /** starts them one after the other, and lets the view settle */
     startAll: (ids: ReadonlyArray<string>, options: StartOptions = {}) =>
       Effect.gen(function*() {

@@ -475,7 +475,7 @@ describe("an observer", () => {
       const { owner, faults, observerStore } = yield* world
       const observer = yield* Lease.observe(observerStore, "leases/")
       const lease = yield* Lease.hold(owner, { key, duration })
-      const close = observer.close(key, { unchangedFor: "4 seconds" })
+      const close = observer.close(key, { share: 0.4 })
       for (let i = 0; i < 300; i++) {
         yield* TestClock.adjust("100 millis")
         assert.strictEqual(yield* close, "Alive")
@@ -503,9 +503,9 @@ describe("an observer", () => {
       yield* TestClock.adjust("3 seconds")
       watching.reachable = true
       yield* TestClock.adjust("3 seconds")
-      assert.strictEqual(yield* observer.close(key, { unchangedFor: "4 seconds" }), "Alive")
+      assert.strictEqual(yield* observer.close(key, { share: 0.4 }), "Alive")
       yield* TestClock.adjust("2 seconds")
-      assert.strictEqual(yield* observer.close(key, { unchangedFor: "4 seconds" }), "Closed")
+      assert.strictEqual(yield* observer.close(key, { share: 0.4 }), "Closed")
     }))
 
   it.effect("writes who closes it and why into the closed record", () =>

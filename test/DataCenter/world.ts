@@ -147,6 +147,7 @@ export const make = Effect.gen(function*() {
           isLeader: Effect.map(leader, (member) => member !== undefined && nodeKey(member.node) === key),
           mayAct: () => lease.valid,
           awaitFormed: formed,
+          down: () => Effect.void,
           over: Effect.never
         })
         const inner = Placement.of({

@@ -55,6 +55,28 @@ describe("SimulatedNetwork", () => {
       assert.strictEqual(near.unsent(), 0)
     }))
 
+  it.effect("a host without a listener refuses and says so, a cut one is silent, and a firewall refuses for one that listens", () =>
+    Effect.gen(function*() {
+      const { a, b, far, network } = yield* joined()
+      const dial = Effect.fnUntraced(function*(port: number) {
+        const dialing = yield* Effect.forkChild(Effect.flip(a.connect({ host: "b", port })), { startImmediately: true })
+        yield* TestClock.adjust("5 seconds")
+        return (yield* Fiber.join(dialing)).refused
+      })
+      assert.isTrue(yield* dial(1))
+      network.reject(["a"], ["b"])
+      assert.isTrue(yield* dial(b.address.port))
+      assert.isTrue(yield* b.isListening!(b.listening!))
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(far.receive)))
+      network.heal()
+      network.isolate("b")
+      assert.isUndefined(yield* dial(b.address.port))
+      network.heal()
+      network.crash("b")
+      assert.isTrue(yield* dial(b.address.port))
+      assert.isFalse(yield* b.isListening!(b.listening!))
+    }))
+
   it.effect("{a} -> {b} cut forward only => the other direction still delivers", () =>
     Effect.gen(function*() {
       const { network, near, far } = yield* joined()

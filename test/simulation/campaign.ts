@@ -13,6 +13,8 @@ export interface Options {
   /** steps of one virtual second on average */
   readonly steps: number
   readonly dataCenters: Readonly<Record<string, Simulation.DataCenterOptions>>
+  /** no firewall answers for anybody in this world, and its nodes know; else some do */
+  readonly refusalIsDeath?: boolean | undefined
 }
 
 /** What a client knows of a name. `Perhaps`: the spawn or the stop ended with an error whose outcome may be unknown. */
@@ -38,7 +40,8 @@ export const run = (options: Options) =>
     const world = yield* Simulation.make({
       seed: options.seed,
       kinds: AccountLive,
-      dataCenters: options.dataCenters
+      dataCenters: options.dataCenters,
+      cluster: { refusalIsDeath: options.refusalIsDeath }
     })
     yield* world.awaitReady
 
@@ -152,6 +155,15 @@ export const run = (options: Options) =>
       count("cut")
     })
 
+    const reject = Effect.gen(function*() {
+      const one = pick(up())
+      const others = up().filter((node) => node !== one && node.dataCenter === one.dataCenter)
+      if (others.length === 0) return
+      yield* world.reject(one.id, pick(others).id)
+      cut = true
+      count("rejected")
+    })
+
     const menu = [
       ...Array.from({ length: 8 }, () => spawn),
       ...Array.from({ length: 2 }, () => race),
@@ -162,7 +174,8 @@ export const run = (options: Options) =>
       restart,
       restart,
       partition,
-      partition
+      partition,
+      ...(options.refusalIsDeath === true ? [] : [reject])
     ]
     for (let step = 0; step < options.steps; step++) {
       yield* TestClock.adjust(draw(2000))
@@ -190,6 +203,14 @@ export const run = (options: Options) =>
         lost.push(`${name} in ${entry.dataCenter}: ${answered ? `balance ${exit.value}` : String(exit.cause)}`)
       }
       if (entry.knowledge === "Stopped" && answered) risen.push(name)
+    }
+    // A crash that was noticed before any lease can have lapsed.
+    for (const { at, event, where } of world.trace) {
+      const soon = event._tag === "NodeCrashed" && world.trace.some((later) =>
+        later.event._tag === "MemberLeft" && later.event.member.node.id === where && later.at >= at &&
+        later.at - at < 6_000
+      )
+      if (soon) count("closed at once")
     }
     const report: Report = {
       options,

@@ -11,16 +11,21 @@ const seeds = Array.from({ length: Number(process.env["TROUPE_SEEDS"] ?? 8) }, (
 const remembered: ReadonlyArray<number> = []
 
 const shapes: ReadonlyArray<Campaign.Options["dataCenters"]> = [
-  { "us-east-1": { nodes: 3 } },
+  { "us-east-1": { nodes: 3, machines: 1 } },
   { "us-east-1": { nodes: 3 }, "eu-west-1": { nodes: 2 } },
-  { "us-east-1": { nodes: 5 }, "eu-west-1": { nodes: 1 } }
+  { "us-east-1": { nodes: 5, machines: 2 }, "eu-west-1": { nodes: 1 } }
 ]
 
 describe("a world under crashes and cuts", () => {
   for (const seed of [...remembered, ...seeds]) {
     it.effect(`keeps its promises (seed ${seed})`, () =>
       Effect.gen(function*() {
-        const report = yield* Campaign.run({ seed, steps: 60, dataCenters: shapes[seed % shapes.length]! })
+        const report = yield* Campaign.run({
+          seed,
+          steps: 60,
+          dataCenters: shapes[seed % shapes.length]!,
+          refusalIsDeath: seed % 2 === 0
+        })
         const { steps, ...rest } = report
         assert.deepStrictEqual(
           {

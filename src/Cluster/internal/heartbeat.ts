@@ -10,19 +10,26 @@ import type { ActorHost } from "../../Actor/ActorHost.ts"
 import { nodeKey } from "../../Actor/Address.ts"
 import type { Calls } from "./calls.ts"
 import type { Membership } from "./membership.ts"
-import { addressOf } from "./snapshot.ts"
+import { sameStack } from "./refusals.ts"
+import { addressOf, listeningOf } from "./snapshot.ts"
 import * as View from "./view.ts"
+
+/** Who wants to know of each answer, and of each question without one. */
+export interface Listener {
+  readonly heard: (key: string) => void
+  readonly silent: (key: string) => void
+}
 
 export interface Heartbeat {
   /** heard within the window, or not asked yet */
   readonly isHeard: (key: string) => boolean
 }
 
-/** Peers that are asked while all is well; all of them once the own lease is at risk. */
+/** Peers that are asked while all is well, and as many of the same host; all of them once the own lease is at risk. */
 const probedPeers = 4
 
 export const make = Effect.fnUntraced(
-  function*(membership: Membership, calls: Calls, host: ActorHost["Service"]) {
+  function*(membership: Membership, calls: Calls, host: ActorHost["Service"], listener: Listener) {
     const clock = yield* Clock.Clock
     const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1_000_000
     const lease = Duration.toMillis(membership.settings.memberLease)
@@ -44,11 +51,12 @@ export const make = Effect.fnUntraced(
       return calls.peer(address, interval).Ping({ from: membership.key, view, closed: false }).pipe(
         Effect.flatMap((answer) => {
           heardAt.set(key, now())
+          listener.heard(key)
           // A closed lease is a fact that never reverts: one member's word is enough.
           if (!answer.alive) return membership.lease.fence
           return answer.view > (membership.current().view?.number ?? 0) ? membership.refresh : Effect.void
         }),
-        Effect.catch(() => Effect.void)
+        Effect.catch(() => Effect.sync(() => listener.silent(key)))
       )
     }
 
@@ -81,7 +89,11 @@ export const make = Effect.fnUntraced(
       const order = view === undefined ? [] : View.members(view).map(nodeKey)
       const mine = order.indexOf(membership.key)
       const turned = [...order.slice(mine + 1), ...order.slice(0, Math.max(0, mine))]
-      const asked = atRisk ? all : turned.slice(0, probedPeers)
+      // Who shares this host with a member can be certain of its death at once: so somebody there asks it, too.
+      const isNear = (key: string) => sameStack(listeningOf(membership.current(), key), membership.listening)
+      const asked = atRisk
+        ? all
+        : Array.from(new Set([...turned.slice(0, probedPeers), ...turned.filter(isNear).slice(0, probedPeers)]))
       // Of one that is not asked nothing is known: it counts as heard, and is no part of a majority.
       const known = new Set(asked)
       for (const key of heardAt.keys()) if (!known.has(key)) heardAt.delete(key)

@@ -19,6 +19,7 @@ import {
 } from "../../ControlPlane/ControlStore.ts"
 import * as ControlStoreModule from "../../ControlPlane/ControlStore.ts"
 import * as Lease from "../../ControlPlane/Lease.ts"
+import type { Listening } from "../../Remoting/Transport.ts"
 import { leastLease, withLease } from "../ClusterSettings.ts"
 import type { ClusterSettings, MemberSettings } from "../ClusterSettings.ts"
 import * as Keys from "./keys.ts"
@@ -44,6 +45,8 @@ export interface Membership {
   readonly keys: Keys.Keys
   readonly store: ControlStoreService
   readonly settings: MemberSettings
+  /** where this node listens, as far as that is known */
+  readonly listening: Listening | undefined
   readonly lease: Lease.HeldLease
   readonly observer: Lease.LeaseObserver
   readonly current: () => Snapshot
@@ -83,7 +86,11 @@ export interface Membership {
 const backoff = (base: Duration.Input, cap: Duration.Input) =>
   Schedule.min([Schedule.exponential(base), Schedule.spaced(cap)]).pipe(Schedule.jittered)
 
-export const make = Effect.fnUntraced(function*(given: ClusterSettings, host: ActorHost["Service"]) {
+export const make = Effect.fnUntraced(function*(
+  given: ClusterSettings,
+  host: ActorHost["Service"],
+  listening: Listening | undefined
+) {
   const node = yield* Node
   const gap = (yield* ControlStore).capabilities.failoverMillis
   const settings = withLease(given, gap)
@@ -148,7 +155,12 @@ export const make = Effect.fnUntraced(function*(given: ClusterSettings, host: Ac
   ))
 
   // ---- record and lease, before the view knows of us
-  const record: MemberRecord = { node: self, roles: settings.roles, partitionCount: settings.partitionCount }
+  const record: MemberRecord = {
+    node: self,
+    roles: settings.roles,
+    partitionCount: settings.partitionCount,
+    ...(listening === undefined ? {} : { listening })
+  }
   const writeRecord = store.create(keys.member(key), JSON.stringify(record)).pipe(
     // The key holds a fresh incarnation: if it is taken, an earlier try of ours has taken it.
     Effect.catchTag("RevisionConflict", () => Effect.void),
@@ -304,6 +316,7 @@ export const make = Effect.fnUntraced(function*(given: ClusterSettings, host: Ac
     keys,
     store,
     settings,
+    listening,
     lease,
     observer,
     current: known.current,
@@ -325,7 +338,8 @@ export const make = Effect.fnUntraced(function*(given: ClusterSettings, host: Ac
   return membership
 }) satisfies (
   settings: ClusterSettings,
-  host: ActorHost["Service"]
+  host: ActorHost["Service"],
+  listening: Listening | undefined
 ) => Effect.Effect<
   Membership,
   ChangeError | ProtocolMismatch,

@@ -3,12 +3,15 @@
  */
 import { Effect, Schema } from "effect"
 import { NodeAddress } from "../../Actor/Address.ts"
+import { Listening } from "../../Remoting/Transport.ts"
 
 /** What a member is: written before it joins, never changed. */
 export const MemberRecord = Schema.Struct({
   node: NodeAddress,
   roles: Schema.Array(Schema.String),
-  partitionCount: Schema.Int
+  partitionCount: Schema.Int,
+  /** where it listens, by which others of its machine judge a refusal */
+  listening: Schema.optionalKey(Listening)
 })
 export type MemberRecord = typeof MemberRecord.Type
 

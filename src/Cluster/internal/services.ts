@@ -40,13 +40,21 @@ export const makeServices = Effect.fnUntraced(
     const fork = yield* FiberSet.makeRuntime<never>()
 
     // ---- parts. Some know each other in a circle: what closes it is set below, before the join.
-    const late: { handlers?: Calls.Handlers; rebuild?: Rebuild.Rebuild; directory?: Directory.Directory } = {}
+    const late: {
+      handlers?: Calls.Handlers
+      rebuild?: Rebuild.Rebuild
+      directory?: Directory.Directory
+      deaths?: Deaths.Deaths
+    } = {}
     let leaving = false
     const isLeaving = () => leaving
 
-    const membership = yield* Membership.make(settings, host)
+    const membership = yield* Membership.make(settings, host, remoting.listening)
     const calls: Calls.Calls = yield* Calls.make(membership, remoting, () => late.handlers!)
-    const heartbeat = yield* Heartbeat.make(membership, calls, host)
+    const heartbeat = yield* Heartbeat.make(membership, calls, host, {
+      heard: (key) => late.deaths?.heard(key),
+      silent: (key) => late.deaths?.silent(key)
+    })
     const journal = yield* Journal.make(membership, {
       isNeeded: (partition, epoch) => late.directory!.isNeeded(partition, epoch),
       maySettle: () =>
@@ -112,7 +120,8 @@ export const makeServices = Effect.fnUntraced(
     yield* remoting.serve(ClusterRpcs, { admit: ofThisCluster }).pipe(Effect.provideContext(served))
     const startedAt = now()
     yield* membership.join
-    yield* Deaths.follow(membership)
+    const deaths = yield* Deaths.follow({ membership, remoting, calls })
+    late.deaths = deaths
     yield* Sweep.follow(membership)
     yield* Reseed.follow({ membership, calls, journal, isHeard: heartbeat.isHeard })
     yield* balance.follow
@@ -156,6 +165,7 @@ export const makeServices = Effect.fnUntraced(
       isLeader,
       mayAct: membership.mayAct,
       awaitFormed,
+      down: deaths.down,
       over: Deferred.await(membership.over)
     }
     /** Alone a cluster knows one datacenter, its own. */

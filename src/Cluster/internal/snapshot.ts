@@ -3,6 +3,7 @@
  */
 import type { Member, NodeAddress } from "../../Actor/Address.ts"
 import { nodeKey } from "../../Actor/Address.ts"
+import type { Listening } from "../../Remoting/Transport.ts"
 import type { MemberRecord } from "./records.ts"
 import * as View from "./view.ts"
 
@@ -38,6 +39,10 @@ export const membersOf = (
 /** Does that incarnation live, as far as this node knows? */
 export const isAlive = (snapshot: Snapshot, key: string): boolean =>
   snapshot.view !== undefined && View.isMember(snapshot.view, key)
+
+/** Where a member listens, as far as its record tells. */
+export const listeningOf = (snapshot: Snapshot, key: string): Listening | undefined =>
+  snapshot.records.get(key)?.listening
 
 /** Address of a member, dead ones included while they are remembered. */
 export const addressOf = (snapshot: Snapshot, key: string): NodeAddress | undefined => snapshot.records.get(key)?.node

@@ -122,14 +122,14 @@ const unchangedFor = (state: ObserverState, lease: Observed): number => (state.p
 
 /**
  * What a fresh read says about closing: at exactly that revision, not at all, or done already. `certain`: the owner is known to be
- * dead, whatever its lease says. `unchanged`: milliseconds of proven time without change that are enough here, in the place of D + margin.
+ * dead, whatever its lease says. `share`: that part of its duration, of proven time without change, is enough in the place of D + margin.
  */
 export const decideClose = (
   state: ObserverState,
   key: string,
   read: Entry | undefined,
   certain: boolean,
-  unchanged?: number
+  share?: number
 ): { readonly _tag: "CloseAt"; readonly expected: Revision | undefined } | { readonly _tag: "Closed" | "Alive" } => {
   const seen = state.leases.get(key)
   const record = read === undefined ? undefined : decodeLease(read.value)
@@ -140,6 +140,7 @@ export const decideClose = (
     return seen === undefined ? { _tag: "CloseAt", expected: read?.revision } : { _tag: "Alive" }
   }
   if (seen === undefined || seen.revision !== read?.revision) return { _tag: "Alive" }
-  const isDue = status(state, key) === "Expired" || (unchanged !== undefined && unchangedFor(state, seen) >= unchanged)
+  const isDue = status(state, key) === "Expired" ||
+    (share !== undefined && unchangedFor(state, seen) >= share * seen.duration)
   return isDue ? { _tag: "CloseAt", expected: seen.revision } : { _tag: "Alive" }
 }

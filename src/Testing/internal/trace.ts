@@ -11,6 +11,7 @@ export type WorldAction =
   | { readonly _tag: "NodeCrashed" }
   | { readonly _tag: "NodeFailed"; readonly reason: string }
   | { readonly _tag: "Partitioned"; readonly between: ReadonlyArray<string>; readonly and: ReadonlyArray<string> }
+  | { readonly _tag: "Rejected"; readonly between: ReadonlyArray<string>; readonly and: ReadonlyArray<string> }
   | { readonly _tag: "Healed" }
 
 export interface TraceEvent {
