@@ -22,16 +22,17 @@ export type Overflow = "fail" | "dropNewest" | "dropOldest" | "backpressure"
 
 /**
  * A queue of one's own. The runtime calls it from one actor at a time and never while it is empty, but for `push`. It decides
- * about order alone: each message that it was given it must give back, once, or nobody learns what became of it.
+ * about order alone: each message that it was given it must give back, once, or nobody learns what became of it. Where `shift` or `drop`
+ * throws, the actor ends as `Failed`, and what was in it is lost.
  */
 export interface MessageQueue<A extends Waiting = Waiting> {
-  /** messages that wait; a getter, read often, so it should be cheap */
+  /** messages that wait; a getter, read often, so it should be cheap; must not throw */
   readonly size: number
   /** Takes a message. Where it throws, the message becomes a dead letter and its asker gets `InvalidData`. */
   readonly push: (message: A) => void
-  /** Takes the next message out; `size > 0`. Must not throw. */
+  /** Takes the next message out; `size > 0` */
   readonly shift: () => A
-  /** Takes out the one that goes for `dropOldest`; default: the next one. Must not throw. */
+  /** Takes out the one that goes for `dropOldest`; default: the next one */
   readonly drop?: () => A
 }
 

@@ -41,7 +41,7 @@ export interface SupervisionOptions {
    * parent and actors without a parent are not concerned. Default `oneForOne`.
    */
   readonly strategy?: "oneForOne" | "allForOne" | undefined
-  /** one directive for all errors, or one chosen by the error; must not throw. Default: always `restart` */
+  /** one directive for all errors, or one chosen by the error; where it throws, it is `stop`. Default: always `restart` */
   readonly decide?: Directive | ((error: unknown, cause: Cause.Cause<unknown>) => Directive) | undefined
   /** restarts that an actor has within the window, by failures of its own; 0 for none. Default 10 */
   readonly limit?: number | undefined

@@ -35,8 +35,8 @@ export interface Topic<A> {
   readonly stream: Stream.Stream<A, never, Topics>
   /**
    * Tells each message to an actor, wherever it runs: `topic.tellTo((order) => ref.tell.Placed(order))`, for as long as the scope
-   * lives; one after the other, in their order. A tell that fails (`ActorStopped`, `MailboxFull`, ...) is logged as a warning and its
-   * message skipped. Subscribing twice tells each message twice.
+   * lives; one after the other, in their order. A tell that fails (`ActorStopped`, `MailboxFull`, ...), dies or throws is logged as a
+   * warning and its message skipped. Subscribing twice tells each message twice.
    */
   readonly tellTo: (
     tell: (message: A) => Effect.Effect<void, TellError>
@@ -57,7 +57,10 @@ export const make = <A>(name: string): Topic<A> => {
     tellTo: (tell) =>
       stream.pipe(
         Stream.runForEach((message) =>
-          Effect.catch(tell(message), (error) => Effect.logWarning(`a message of topic ${name} was not told`, error))
+          Effect.catchCause(
+            Effect.suspend(() => tell(message)),
+            (cause) => Effect.logWarning(`a message of topic ${name} was not told`, cause)
+          )
         ),
         Effect.forkScoped({ startImmediately: true }),
         Effect.asVoid

@@ -35,7 +35,17 @@ export class Cell extends CellLife implements Carrier {
     const registration = this.registration
     const host = registration.host
     const worker = this.worker = host.lend()
-    const handled = worker.turn(this, limit)
+    let handled = 0
+    try {
+      handled = worker.turn(this, limit)
+    } catch (defect) {
+      // Handlers are guarded, so it is the mailbox. The worker may be in the midst of anything: it is not given back.
+      const ending = this.status >= Status.Stopping
+      this.worker = undefined
+      this.broken(defect)
+      if (ending) this.settle()
+      return 1
+    }
     if (worker.fiber === undefined) {
       this.worker = undefined
       host.giveBack(worker)

@@ -115,7 +115,15 @@ export abstract class CellEnd extends CellMailbox {
     const rest: Array<Envelope> = []
     // An error with its stack is dear, and most mailboxes are empty by now.
     const stopped = this.depth === 0 ? undefined : new ActorStopped({ name: this.name })
-    for (let envelope = this.poll(); envelope !== undefined; envelope = this.poll()) {
+    const next = () => {
+      try {
+        return this.poll()
+      } catch (defect) {
+        this.lose(defect)
+        return this.poll()
+      }
+    }
+    for (let envelope = next(); envelope !== undefined; envelope = next()) {
       if (envelope instanceof Task || envelope.tag === takenBack) continue
       if (moves && !(envelope instanceof Asked || envelope instanceof Asker)) {
         rest.push(envelope)

@@ -5,7 +5,7 @@
  * is on the stack takes effect in `settle`.
  */
 import { Cause, Effect, Exit, type Fiber, Schedule, Scope } from "effect"
-import { decide, type Directive } from "../Supervision.ts"
+import { decide, type Directive, type History } from "../Supervision.ts"
 import type { HandlerTable } from "./Cell.ts"
 import { CellEnd } from "./CellEnd.ts"
 import { Alarm, type Extras } from "./Extras.ts"
@@ -73,6 +73,10 @@ export abstract class CellLife extends CellEnd {
     const { options } = this.registration
     this.handlers = this.dressed(handlers)
     const again = this.status === Status.Restarting
+    if (options.passivation !== undefined) {
+      const idleness = this.more.idleness = new Idleness(this.cell, options.passivation)
+      idleness.arm()
+    }
     if (this.extras?.suspendSoon === true) {
       this.extras.suspendSoon = false
       this.status = Status.Suspended
@@ -81,10 +85,6 @@ export abstract class CellLife extends CellEnd {
     }
     this.status = this.depth > 0 ? Status.Ready : Status.Idle
     if (this.status === Status.Ready) this.host.queue.wake(this.cell)
-    if (options.passivation !== undefined) {
-      const idleness = this.more.idleness = new Idleness(this.cell, options.passivation)
-      idleness.arm()
-    }
     const extras = this.extras
     if (extras?.receiveTimeout !== undefined) this.armReceiveTimeout(extras)
     if (again) return
@@ -109,7 +109,9 @@ export abstract class CellLife extends CellEnd {
     this.registration.counts.failures++
     this.host.counted(this.registration)
     const error = Cause.squash(cause)
-    const [directive, history] = decide(supervision, extras.restarts, this.host.timeouts.now(), error, cause)
+    const [directive, history] = this.decided(() =>
+      decide(supervision, extras.restarts, this.host.timeouts.now(), error, cause)
+    )
     if (history.length <= 1) extras.backoff = undefined
     extras.restarts = history
     this.host.log(
@@ -122,6 +124,16 @@ export abstract class CellLife extends CellEnd {
       : []
     for (const cell of siblings) cell.obey(directive === "escalate" ? "stop" : directive, cause)
     this.obey(directive, cause)
+  }
+
+  /** A program's own choice that throws must not end the turn of all actors. */
+  private decided(choose: () => readonly [Directive, History]): readonly [Directive, History] {
+    try {
+      return choose()
+    } catch (defect) {
+      this.host.log("Error", `the supervision of ${this.kind} ${this.name} threw`, Cause.die(defect))
+      return ["stop", this.more.restarts]
+    }
   }
 
   obey(directive: Directive, cause: Cause.Cause<unknown>): void {
@@ -212,6 +224,8 @@ export abstract class CellLife extends CellEnd {
       this.more.suspendSoon = true
       return
     }
+    // It waited for the message in hand, to be built anew: that is not forgotten.
+    if (this.status === Status.Restarting) this.more.rebuild = true
     this.status = Status.Suspended
     this.host.suspendedBy(this.cell, reason)
   }

@@ -130,7 +130,13 @@ export abstract class CellMailbox implements HostedActor {
     this.registration.counts.waiting++
     if (mailbox === undefined) (this.mailbox ??= new Ring<Envelope>()).push(envelope)
     else {
-      const refused = this.acceptBounded(envelope)
+      let refused: Accepted
+      try {
+        refused = this.acceptBounded(envelope)
+      } catch (defect) {
+        this.broken(defect)
+        refused = Accepted.Stopped
+      }
       if (refused !== Accepted.Yes) {
         this.registration.counts.waiting--
         return refused
@@ -182,6 +188,17 @@ export abstract class CellMailbox implements HostedActor {
         new InvalidData({ what, reason: `its mailbox could not take it: ${reasonOf(Cause.die(defect))}` })
       )
     }
+  }
+
+  /** A queue of the user's own has thrown: nobody knows what is in it any more, and the actor cannot go on without. */
+  protected broken(defect: unknown): void {
+    this.lose(defect)
+    this.cell.stop("Failed", { now: true })
+  }
+
+  protected lose(defect: unknown): void {
+    this.host.log("Error", `the mailbox of ${this.kind} ${this.name} is broken`, Cause.die(defect))
+    this.mailbox = undefined
   }
 
   private drop(envelope: Envelope): void {

@@ -5,7 +5,7 @@ import type { Kind } from "../Actor.ts"
 import type { ActorContext, BecomeOptions, Terminated, Timers } from "../ActorContext.ts"
 import type { ActorRef } from "../ActorRef.ts"
 import type { OptionsArgument, PropsOption } from "../ActorSystem.ts"
-import { type AskError, HandlerFailed, MailboxFull, NodeUnreachable, type StartError } from "../errors.ts"
+import { type AskError, HandlerFailed, MailboxFull, NodeUnreachable, type StartError, StartFailed } from "../errors.ts"
 import type { Cell, HandlerTable } from "./Cell.ts"
 import { propsCodec } from "./codecs.ts"
 import { Forwarded } from "./Envelope.ts"
@@ -22,8 +22,16 @@ const bound = <R>(effect: Effect.Effect<unknown, unknown, R>, context: Context.C
 
 export class ContextOfCell implements Api {
   private readonly cell: Cell
+  private readonly scope: Scope.Scope | undefined
+
   constructor(cell: Cell) {
     this.cell = cell
+    this.scope = cell.scope
+  }
+
+  /** Is the behaviour that has this at its end, or past it? What it sets up now (in a finalizer, or from outside) is of no actor. */
+  private get over(): boolean {
+    return this.cell.scope !== this.scope
   }
 
   get name() {
@@ -69,9 +77,19 @@ export class ContextOfCell implements Api {
     ...rest: OptionsArgument<PropsOption<Props>>
   ): Effect.Effect<ActorRef<Rpcs>, StartError> {
     const options = rest[0] as { readonly props?: unknown } | undefined
-    return Effect.map(
-      this.cell.host.spawnChild(this.cell, kind.definition, name, options?.props ?? {}),
-      (child) => this.refTo(child)
+    return Effect.suspend((): Effect.Effect<ActorRef, StartError> =>
+      this.over
+        ? Effect.fail(
+          new StartFailed({
+            name: `${this.name}/${name}`,
+            kind: kind.definition.name,
+            cause: "its parent's behaviour has ended"
+          })
+        )
+        : Effect.map(
+          this.cell.host.spawnChild(this.cell, kind.definition, name, options?.props ?? {}),
+          (child) => this.refTo(child)
+        )
     ) as never
   }
 
@@ -93,6 +111,7 @@ export class ContextOfCell implements Api {
   watch<R>(target: ActorRef, onTerminated: (terminated: Terminated) => Effect.Effect<unknown, unknown, R>) {
     return Effect.contextWith((context: Context.Context<R>) =>
       Effect.sync(() => {
+        if (this.over) return
         const cell = this.cell
         const ref = target as Ref
         const key = `${ref.kind.name}/${ref.name}`
@@ -110,7 +129,8 @@ export class ContextOfCell implements Api {
           // Unwatched on the way.
           if (watches.get(key) !== forget) return
           forget()
-          cell.signal(bound(onTerminated({ kind: ref.kind.name, name: ref.name, address: ref.address }), context))
+          const terminated = { kind: ref.kind.name, name: ref.name, address: ref.address }
+          cell.signal(bound(Effect.suspend(() => onTerminated(terminated)), context))
         }
         const follow = () => {
           release = followEnd(cell, ref, end)
@@ -127,7 +147,9 @@ export class ContextOfCell implements Api {
   }
 
   unwatch(target: ActorRef): Effect.Effect<void> {
-    return Effect.sync(() => this.cell.extras?.watching?.get(`${target.kind.name}/${target.name}`)?.())
+    return Effect.sync(() => {
+      if (!this.over) this.cell.extras?.watching?.get(`${target.kind.name}/${target.name}`)?.()
+    })
   }
 
   // ---- the message in hand ---------------------------------------------------------------------------------------------
@@ -190,12 +212,14 @@ export class ContextOfCell implements Api {
     return Effect.contextWith((context: Context.Context<R | R2>) =>
       Effect.suspend(() => {
         const cell = this.cell
+        if (this.over) return Effect.void
         const { more } = cell
         more.awake++
         const piped = Effect.flatMap(Effect.exit(effect), (exit) =>
           Effect.sync(() => {
+            if (this.over) return
             more.awake--
-            cell.signal(bound(then(exit), context))
+            cell.signal(bound(Effect.suspend(() => then(exit)), context))
           }))
         return Effect.asVoid(Effect.forkIn(bound(piped, context), cell.scope!, { startImmediately: true }))
       })
@@ -207,7 +231,7 @@ export class ContextOfCell implements Api {
   becomeTable(handlers: HandlerTable, options?: BecomeOptions): Effect.Effect<void> {
     return Effect.sync(() => {
       const cell = this.cell
-      if (cell.handlers === undefined) return
+      if (cell.handlers === undefined || this.over) return
       const { behaviors } = cell.more
       if (options?.replace === true) behaviors.splice(1)
       if (options?.replace !== true || behaviors.length === 0) behaviors.push(cell.handlers)
@@ -217,7 +241,7 @@ export class ContextOfCell implements Api {
 
   get unbecome(): Effect.Effect<void> {
     return Effect.sync(() => {
-      const before = this.cell.extras?.behaviors.pop()
+      const before = this.over ? undefined : this.cell.extras?.behaviors.pop()
       if (before !== undefined) this.cell.handlers = before
     })
   }
@@ -234,6 +258,7 @@ export class ContextOfCell implements Api {
   }
 
   private cancelTimer(name: string): void {
+    if (this.over) return
     const timers = this.cell.extras?.timers
     const alarm = timers?.get(name)
     if (alarm === undefined) return
@@ -249,6 +274,7 @@ export class ContextOfCell implements Api {
   ): Effect.Effect<void, never, R> {
     return Effect.contextWith((context: Context.Context<R>) =>
       Effect.sync(() => {
+        if (this.over) return
         const cell = this.cell
         // An interval of nothing would never let the clock go on.
         const millis = again ? Math.max(1, Duration.toMillis(delay)) : Duration.toMillis(delay)
@@ -281,6 +307,7 @@ export class ContextOfCell implements Api {
       Effect.andThen(
         this.noReceiveTimeout,
         Effect.sync(() => {
+          if (this.over) return
           const cell = this.cell
           const task = bound(effect, context)
           const extras = cell.more
@@ -295,7 +322,7 @@ export class ContextOfCell implements Api {
   get noReceiveTimeout(): Effect.Effect<void> {
     return Effect.sync(() => {
       const extras = this.cell.extras
-      if (extras?.receiveTimeout === undefined) return
+      if (extras?.receiveTimeout === undefined || this.over) return
       this.cell.host.timeouts.cancel(extras.receiveTimeout.alarm)
       extras.receiveTimeout = undefined
     })
@@ -304,13 +331,21 @@ export class ContextOfCell implements Api {
   // ---- passivation -----------------------------------------------------------------------------------------------------
 
   get passivate(): Effect.Effect<void> {
-    return Effect.sync(() => void (this.cell.more.passivateSoon = true))
+    return Effect.sync(() => {
+      if (!this.over) this.cell.more.passivateSoon = true
+    })
   }
 
   get keepAwake(): Effect.Effect<void, never, Scope.Scope> {
     return Effect.asVoid(Effect.acquireRelease(
-      Effect.sync(() => void this.cell.more.awake++),
-      () => Effect.sync(() => void (this.cell.more.awake > 0 && this.cell.more.awake--))
+      Effect.sync(() => {
+        if (!this.over) this.cell.more.awake++
+      }),
+      // One that has ended counts no more.
+      () =>
+        Effect.sync(() => {
+          if (!this.over) this.cell.more.awake--
+        })
     ))
   }
 }

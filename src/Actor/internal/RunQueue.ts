@@ -64,11 +64,15 @@ export class RunQueue {
     let left = budget
     this.turnedAt = this.now()
     this.running = true
-    while (left > 0 && this.ready.size > 0 && !this.held) left -= this.ready.shift().turn(throughput) + 1
-    this.running = false
-    this.scheduled = false
-    this.ready.trim(roomKept)
-    this.afterRun()
-    if (this.ready.size > 0 && !this.held) this.post()
+    try {
+      while (left > 0 && this.ready.size > 0 && !this.held) left -= this.ready.shift().turn(throughput) + 1
+    } finally {
+      // Should a turn ever throw, the other cells have theirs all the same.
+      this.running = false
+      this.scheduled = false
+      this.ready.trim(roomKept)
+      this.afterRun()
+      if (this.ready.size > 0 && !this.held) this.post()
+    }
   }
 }
