@@ -71,7 +71,7 @@ const answered = <A, E>(
       }),
       { startImmediately: true }
     )
-    yield* TestClock.adjust("2 seconds")
+    yield* TestClock.adjust("5 seconds")
     return { outcome: yield* Fiber.join(fiber), sent }
   })
 
@@ -141,6 +141,15 @@ describe("a write to NATS whose answer was lost", () => {
       const ours = { sequence: 8, value: "2", header: `Nats-Msg-Id: ${own}` }
       const { outcome } = yield* answered(true, [brokenOff, refused(10071)], ours, (s) => s.update("k", "2", "7"))
       assert.strictEqual(outcome, "8")
+    }))
+
+  it.effect("is tried again with a pause, however fast the answers are lost", () =>
+    Effect.gen(function*() {
+      const brokenOff = { error: { code: 503, err_code: 10077, description: "no space left on device" } }
+      const answers = Array.from({ length: 10_000 }, () => brokenOff)
+      const { outcome, sent } = yield* answered(false, answers, undefined, (store) => store.update("k", "2", "7"))
+      assert.strictEqual(outcome, "OutcomeUnknown")
+      assert.isBelow(sent.length, 400)
     }))
 
   it.effect("is not believed to be applied on the word of a duplicate's sequence alone", () =>

@@ -244,6 +244,31 @@ describe.concurrent("etcd at the start", () => {
       assert.deepStrictEqual((yield* Effect.promise(() => client.leaseClient.leaseLeases())).leases, [])
     }).pipe(Effect.scoped), 30_000)
 
+  it.live("a watch that ends is none of the server's any more, whenever it was interrupted", () =>
+    Effect.gen(function*() {
+      const { endpoints } = yield* startEtcd({ data: "memory" })
+      const store = yield* ControlStoreEtcd.make({ ...brief, endpoints })
+      yield* store.create("a/b", "1")
+      const watchers = Effect.promise(async () => {
+        const metrics = await (await fetch(`${endpoints[0]}/metrics`)).text()
+        return Number(/^etcd_debugging_mvcc_watcher_total (\S+)$/m.exec(metrics)?.[1])
+      })
+      const watches = Array.from(
+        { length: 24 },
+        (_, i) => Effect.timeoutOption(Stream.runDrain(store.watch("a/")), i * 3)
+      )
+      yield* Effect.all([
+        ...watches,
+        Effect.gen(function*() {
+          yield* Effect.forkScoped(Stream.runDrain(store.watch("a/")))
+          yield* Effect.sleep("300 millis")
+          assert.isAtLeast(yield* watchers, 1)
+        }).pipe(Effect.scoped)
+      ], { concurrency: "unbounded" })
+      yield* Effect.sleep("500 millis")
+      assert.strictEqual(yield* watchers, 0)
+    }).pipe(Effect.scoped))
+
   it.live("credentials for a server without authentication are no obstacle", () =>
     Effect.gen(function*() {
       const { endpoints } = yield* startEtcd({ data: "memory" })

@@ -548,6 +548,30 @@ describe.concurrent("a bucket of NATS", () => {
       assert.isTrue(told.some((event) => event._tag === "Lost"))
     }).pipe(Effect.scoped))
 
+  it.live("keeps no consumer of a watch or a listing that ended, whenever it was interrupted", () =>
+    Effect.gen(function*() {
+      const { servers } = yield* startNats({ data: "memory" })
+      const store = yield* ControlStoreNats.make({ ...brief, servers })
+      yield* store.create("a/b", "1")
+      const connection = yield* raw(servers[0]!)
+      const consumers = Effect.map(
+        request(connection, `$JS.API.STREAM.INFO.KV_troupe_cluster`, ""),
+        (message) => message.json<{ readonly state: { readonly consumer_count: number } }>().state.consumer_count
+      )
+      const reads = Array.from(
+        { length: 24 },
+        (_, i) =>
+          Effect.timeoutOption(
+            i % 2 === 0 ? Stream.runDrain(store.watch("a/")) : Effect.forever(store.list("a/")),
+            i * 3
+          )
+      )
+      yield* Effect.all([...reads, Stream.runDrain(Stream.take(store.watch("a/"), 3))], { concurrency: "unbounded" })
+      // well before the server would drop them by itself
+      yield* Effect.sleep("500 millis")
+      assert.strictEqual(yield* consumers, 0)
+    }).pipe(Effect.scoped))
+
   it.live("looks to the vendor's tools like a bucket of theirs, and takes their removals", () =>
     Effect.gen(function*() {
       const { servers } = yield* startNats({ data: "memory" })

@@ -203,6 +203,11 @@ export const linkFailure = (error: unknown): LinkFailure => {
   return new LinkFailure({ kind, reason })
 }
 
+/** what the client has in its hands while it dials; none of it is part of its interface */
+interface Dialling {
+  readonly protocol?: { readonly transport?: { readonly discard?: () => void } }
+}
+
 class DialFailed extends Data.TaggedError("DialFailed")<{ readonly error: unknown }> {}
 
 /** Connects, and stays connected as well as it can until the scope ends. */
@@ -219,7 +224,9 @@ export const openLink = Effect.fnUntraced(function*(options: LinkOptions) {
       }),
     catch: (error) => last = new DialFailed({ error })
   })
-  const closing = (old: NatsConnection): Promise<void> => old.close().catch(() => undefined)
+  // One that is closed while it dials leaves the socket of that dial open, and its process with it.
+  const closing = (old: NatsConnection & Dialling): Promise<void> =>
+    old.close().catch(() => undefined).then(() => old.protocol?.transport?.discard?.())
   let connection: NatsConnection = yield* Effect.uninterruptibleMask((restore) =>
     restore(
       dial.pipe(

@@ -92,8 +92,11 @@ export const makeOperations = (
     let failure = first
     while (true) {
       if (failure?.kind === "Denied") return yield* Effect.fail(failed(failure.reason, uncertain))
-      if (failure?.kind === "NoAnswer") uncertain = true
-      else if (failure?.kind === "Overtaken") yield* Effect.sleep(5 * (yield* Random.next))
+      if (failure?.kind === "NoAnswer") {
+        uncertain = true
+        // most come after a timeout or a lost connection, but a server may also say so at once, again and again
+        yield* Effect.sleep(Math.max(0, Math.min(until.left(), 10 + 20 * (yield* Random.next))))
+      } else if (failure?.kind === "Overtaken") yield* Effect.sleep(5 * (yield* Random.next))
       else if (failure !== undefined) {
         yield* Effect.sleep(Math.max(0, Math.min(until.left(), 100 + 150 * (yield* Random.next))))
       }
