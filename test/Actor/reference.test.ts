@@ -2,8 +2,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
   Actor,
+  ActorContext,
   ActorHost,
   ActorNotFound,
+  type ActorRef,
   ActorStopped,
   ActorSystem,
   type Address,
@@ -287,6 +289,75 @@ describe("the rest of a mailbox", () => {
       assert.deepStrictEqual(arrived, ["Note {\"n\":1}", "Note {\"n\":2}", "Note {\"n\":3}"])
       assert.isDefined(asked.pollUnsafe())
       assert.strictEqual(yield* Fiber.join(asked), 42)
+    }).pipe(Effect.provide(layer))
+  })
+})
+
+describe("a watch", () => {
+  it.effect("of an actor that was withdrawn waits for the directory, however long that cannot tell where it lives now", () => {
+    const Watched = Actor.make("Watched", { protocol: [Rpc.make("Ping")] })
+    const Watcher = Actor.make("Watcher", { protocol: [Rpc.make("Watch"), Rpc.make("Seen", { success: Schema.Int })] })
+    let moved = false
+    let ended = false
+    const elsewhere: Address.ActorAddress = { ...at("c", 9), kind: "Watched", name: "s" }
+    const watched: { ref: ActorRef.ActorRef | undefined } = { ref: undefined }
+    const kinds = Layer.mergeAll(
+      Watched.toLayer(Effect.succeed(Watched.of({ Ping: () => Effect.void }))),
+      Watcher.toLayer(Effect.gen(function*() {
+        const context = yield* ActorContext.ActorContext
+        let seen = 0
+        return Watcher.of({
+          Watch: () => Effect.suspend(() => context.watch(watched.ref!, () => Effect.sync(() => seen++))),
+          Seen: () => Effect.sync(() => seen)
+        })
+      }))
+    )
+    const ports = Layer.mergeAll(
+      Layer.effect(
+        Placement.Placement,
+        Effect.map(Placement.makeLocal, (local) => ({
+          ...local,
+          lookup: (_kind: string, name: string, { not }: { readonly not?: Address.ActorAddress | undefined }) =>
+            !moved
+              ? Effect.fail(new DirectoryRebuilding({ name, partition: 0 }))
+              : ended && not?.placement === 9
+              ? Effect.fail(new ActorNotFound({ name, kind: "Watched" }))
+              : Effect.succeed(elsewhere)
+        }))
+      ),
+      Layer.effect(
+        Delivery.Delivery,
+        Effect.map(Delivery.makeLocal, (local) => ({
+          tell: local.tell,
+          ask: (to: Address.ActorAddress, message: Delivery.Message, timeout: number) =>
+            to.node.id === "c"
+              ? Effect.as(Effect.sleep("20 seconds"), Exit.succeed(ended ? "Stopped" : null))
+              : local.ask(to, message, timeout)
+        }))
+      ),
+      Topology.layerLocal
+    )
+    const layer = kinds.pipe(
+      Layer.provideMerge(ActorSystem.layer),
+      Layer.provide(ports),
+      Layer.provideMerge(ActorHost.layer),
+      Layer.provideMerge(Layer.mergeAll(Node.layerLocal({ system: "test" }), SystemEvents.layer))
+    )
+    return Effect.gen(function*() {
+      const system = yield* ActorSystem.ActorSystem
+      const host = yield* ActorHost.ActorHost
+      watched.ref = yield* system.spawn(Watched, "s")
+      const watcher = yield* system.spawn(Watcher, "w")
+      yield* watcher.ask.Watch()
+      yield* host.stop("s", { placement: Number.MAX_SAFE_INTEGER, reason: "Withdrawn" })
+      yield* TestClock.adjust("2 minutes")
+      assert.strictEqual(yield* watcher.ask.Seen(), 0, "nobody knows that it has ended")
+      moved = true
+      yield* TestClock.adjust("2 minutes")
+      assert.strictEqual(yield* watcher.ask.Seen(), 0)
+      ended = true
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* watcher.ask.Seen(), 1)
     }).pipe(Effect.provide(layer))
   })
 })

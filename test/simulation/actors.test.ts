@@ -89,6 +89,31 @@ describe("actors across nodes", () => {
       assert.deepStrictEqual(world.violations, [])
     }))
 
+  it.effect("a watch that is minutes old follows a relocation like a new one", () =>
+    Effect.gen(function*() {
+      const world = yield* Simulation.make({ seed: 31, kinds, dataCenters: { "us-east-1": { nodes: 3 } } })
+      yield* world.awaitReady
+      const [a, b, c] = [world.node("us-east-1", 0), world.node("us-east-1", 1), world.node("us-east-1", 2)]
+      const watcher = yield* a.system.spawnOn(Watcher, "w", { on: a.id })
+      const left = yield* a.system.spawnOn(Target, "leaves", { on: b.id })
+      const lost = yield* a.system.spawnOn(Target, "is lost", { on: c.id })
+      for (const name of ["leaves", "is lost"]) yield* watcher.ask.Watch({ name })
+      yield* TestClock.adjust("3 minutes")
+      yield* world.run(b.leave)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* watcher.ask.Seen(), [])
+      assert.strictEqual(yield* world.run(left.ask.Ping()), "pong")
+      yield* c.crash
+      yield* TestClock.adjust("3 minutes")
+      assert.strictEqual(yield* world.run(lost.ask.Ping()), "pong")
+      assert.deepStrictEqual(yield* watcher.ask.Seen(), [])
+      yield* world.run(a.system.stop(lost))
+      yield* world.run(a.system.stop(left))
+      yield* TestClock.adjust("10 seconds")
+      assert.sameMembers([...yield* watcher.ask.Seen()], ["leaves", "is lost"])
+      assert.deepStrictEqual(world.violations, [])
+    }))
+
   it.effect("a child's name is taken on its node, whatever the directory's numbers say, and nobody else is given the child", () =>
     Effect.gen(function*() {
       const world = yield* Simulation.make({ seed: 21, kinds: BusyLive, dataCenters: { "us-east-1": { nodes: 1 } } })

@@ -108,16 +108,18 @@ export class RefRuntime {
     return Effect.flatten(this.askAgain(asker.ref, asker, asker.timeout, deadline, address, error))
   }
 
-  /** An ask that could not go straight to a cell. The first attempt costs nothing on top of `Delivery`. */
+  /** An ask that could not go straight to a cell. Its time begins, and its way is looked up, when it is run. */
   ask(ref: Ref, message: Message, timeout: number): Effect.Effect<unknown, unknown> {
-    const deadline = this.host.timeouts.now() + timeout
-    const address = ref.address
-    return this.delivery.ask(address, message, timeout).pipe(
-      Effect.catch((error) =>
-        strayed(error, ref.name) ? this.askAgain(ref, message, timeout, deadline, address, error) : Effect.fail(error)
-      ),
-      Effect.flatMap((exit) => exit)
-    )
+    return Effect.suspend(() => {
+      const deadline = this.host.timeouts.now() + timeout
+      const address = ref.address
+      return this.delivery.ask(address, message, timeout).pipe(
+        Effect.catch((error) =>
+          strayed(error, ref.name) ? this.askAgain(ref, message, timeout, deadline, address, error) : Effect.fail(error)
+        ),
+        Effect.flatMap((exit) => exit)
+      )
+    })
   }
 
   /** A message of the runtime's own, without payload. */

@@ -26,7 +26,7 @@ export const watchHere = (host: Host, ref: Ref, ended: (reason: StopReason) => v
 
 /**
  * Follows an actor wherever it goes and calls `ended` once it has ended for good: it stopped, or is nowhere to be found.
- * A node that cannot be reached proves nothing; whether its actor is gone is for the directory to say.
+ * A node that cannot be reached proves nothing, nor does one that has it no more; whether an actor is gone is for the directory to say.
  */
 export const followEnd = (watcher: Cell, ref: Ref, ended: () => void): () => void => {
   const { host } = watcher
@@ -34,12 +34,10 @@ export const followEnd = (watcher: Cell, ref: Ref, ended: () => void): () => voi
   const ask = refs.ask(ref, { kind: ref.kind, tag: watchTag, payload: { wait: questionOpen } }, questionTimeout)
   const nowhere = refs.isNowhere(ref)
   // true: it has ended; a failure: ask again after a pause
-  const question: Effect.Effect<boolean, "unsettled"> = Effect.matchEffect(Effect.suspend(() => ask), {
+  const question: Effect.Effect<boolean, "unsettled"> = Effect.matchEffect(ask, {
     onSuccess: (reason) => Effect.succeed(reason === "Stopped" || reason === "Failed"),
-    onFailure: (error) =>
-      (error as { readonly _tag: string })._tag === "ActorStopped"
-        ? Effect.succeed(true)
-        : Effect.flatMap(nowhere, (gone) => gone ? Effect.succeed(true) : Effect.fail("unsettled" as const))
+    // That it has stopped where it was says nothing while the directory cannot tell where it is.
+    onFailure: () => Effect.flatMap(nowhere, (gone) => gone ? Effect.succeed(true) : Effect.fail("unsettled" as const))
   })
   const asked = Effect.retry(question, pause)
   let over = false
