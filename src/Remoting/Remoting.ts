@@ -188,7 +188,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
   /** Waits until the outbox has room, at most `outboxTimeout`; a session that ended has room and fails then. */
   const roomIn = (session: Session, bulk: boolean): Effect.Effect<void, NodeUnreachable> =>
     Effect.suspend(() => {
-      const mayGo = () => session.over !== undefined || (bulk ? session.outbox.hasBulkRoom : session.outbox.hasRoom)
+      const mayGo = () =>
+        session.over !== undefined || session.muted || (bulk ? session.outbox.hasBulkRoom : session.outbox.hasRoom)
       if (mayGo()) return Effect.void
       const waiting: Effect.Effect<void> = Effect.suspend(() =>
         mayGo() ? Effect.void : Effect.andThen(
@@ -218,7 +219,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     message: Message,
     route?: Route
   ): Exit.Exit<void, TellError> | undefined => {
-    if (session.over !== undefined) return Exit.fail(session.failure("NotSent"))
+    // it may have ended, or been muted, while this waited for room
+    if (session.over !== undefined || session.muted) return Exit.fail(session.failure("NotSent"))
     const error = outgoing.tell(session, to, message, route)
     return error === undefined ? Exit.void : error === noRoom ? undefined : Exit.fail(error)
   }
@@ -238,7 +240,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
     timeout: number
   ): Effect.Effect<Exit.Exit<unknown, unknown>, AskError> =>
     Effect.callback((resume) => {
-      if (session.over !== undefined) return resume(Exit.fail(session.failure("NotSent")))
+      if (session.over !== undefined || session.muted) return resume(Exit.fail(session.failure("NotSent")))
       const asker = new Resumed(message, to.name, timeout, resume)
       if (goesUrgently(session, asker.tag)) {
         askUrgently(urgent, session, to, asker)

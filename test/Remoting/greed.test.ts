@@ -8,7 +8,9 @@ import { Delivery } from "../../src/Actor/Delivery.ts"
 import { ActorStopped } from "../../src/Actor/errors.ts"
 import type { Asker } from "../../src/Actor/internal/Envelope.ts"
 import type { KindDefinition } from "../../src/Actor/Kind.ts"
+import { codecOf } from "../../src/Remoting/internal/codec.ts"
 import { FrameType } from "../../src/Remoting/internal/handshake.ts"
+import { Writer } from "../../src/Remoting/internal/wire.ts"
 import { makeSide } from "./wired.ts"
 
 const message = (tag: string, payload: Schema.Top, success: Schema.Top) =>
@@ -34,12 +36,16 @@ const pair = (options: { readonly dialed?: boolean; readonly windowBytes?: numbe
     /** what reached an actor, in order */
     const seen: Array<string> = []
     const later: Array<Asker> = []
+    /** tells that wait for room */
+    const room: Array<(exit: Exit.Exit<void>) => void> = []
     const nobody = Effect.fail(new ActorStopped({ name: "x" }))
     const delivery = Delivery.of({
-      tell: () => nobody,
+      tell: () =>
+        Effect.andThen(Effect.sync(() => void seen.push("waits")), Effect.callback((resume) => void room.push(resume))),
       ask: () => nobody,
       tryTell: ({ address }, { payload }) => {
         if (address.name.startsWith("nobody")) return Exit.fail(new ActorStopped({ name: address.name }))
+        if (address.name === "full") return undefined
         seen.push(`Put ${(payload as { readonly n: number }).n}`)
         return Exit.void
       },
@@ -76,7 +82,7 @@ const pair = (options: { readonly dialed?: boolean; readonly windowBytes?: numbe
       talk()
     }
     const held = () => b.wire.taken.reduce((sum, frame) => sum + frame.length, 0)
-    return { a, b, frames, held, later, read, seen, talk }
+    return { a, b, frames, held, later, read, room, seen, talk }
   })
 
 const times = (count: number, say: (index: number) => void) => {
@@ -150,7 +156,7 @@ describe("a peer that asks and does not read", () => {
       const again = frames(() => times(200, () => a.ask("Fetch", { bytes: 1000 })))
       let rounds = 0
       while (b.session.over === undefined && rounds++ < 2000) b.session.take(again)
-      assert.include(b.session.over, "asks where it was dialed, and does not read the answers")
+      assert.include(b.session.over, "asks where it was dialed, and more than is taken")
       assert.isBelow(seen.length * 1000, 10 * 1024 * kibi)
     }))
 
@@ -187,6 +193,7 @@ describe("a peer that calls and does not read", () => {
     Rpc.make("Fetch", { success: Schema.String }),
     Rpc.make("Hang", { payload: { text: Schema.String } })
   ) {}
+  const hang = codecOf(Group.requests.get("Hang")!.payloadSchema, "evolving").encode({ text: "" })
   const rpc = (tag: string) => Group.requests.get(tag) as unknown as Rpc.AnyWithProps
 
   const served = Effect.gen(function*() {
@@ -254,6 +261,45 @@ describe("a peer that calls and does not read", () => {
       assert.strictEqual(reasons.length, 300 - calls())
       for (const reason of reasons) assert.strictEqual(reason, "NotSent Hang: too many unanswered calls")
     }).pipe(Effect.scoped))
+
+  it.effect("leaves nothing behind by times of its own that are long: each call has another", () =>
+    Effect.gen(function*() {
+      const { b, read } = yield* served
+      read()
+      const lines = () => (b.timeouts as unknown as { readonly lines: Map<number, unknown> }).lines.size
+      for (let number = 1; number <= 20_000; number++) {
+        const timeout = 2 ** 40 + number * 1000
+        const frame = new Writer().byte(FrameType.Control).byte(1).varint(number).text("Hang").varint(timeout)
+        b.wire.taken.length = 0
+        b.session.take([frame.blob(hang).take(), new Writer().byte(FrameType.Control).byte(2).varint(number).take()])
+      }
+      assert.isBelow(lines(), 1000)
+    }).pipe(Effect.scoped))
+})
+
+describe("a peer whose tells no mailbox takes", () => {
+  it.effect("keeps no more here than its window and a bounded number that wait, and loses none", () =>
+    Effect.gen(function*() {
+      const { a, b, read, room, seen, talk } = yield* pair({ windowBytes: 4 * 1024 * kibi })
+      read()
+      times(40_000, (n) => void a.tell("Put", { n }, "full"))
+      a.tell("Put", { n: 7 }, "x")
+      talk()
+      assert.isBelow(seen.length, 20_000)
+      assert.isUndefined(b.session.over)
+      let ended = 0
+      while (room.length > 0) {
+        for (const resume of room.splice(0)) {
+          ended++
+          resume(Exit.void)
+        }
+        yield* TestClock.adjust("1 millis")
+        talk()
+      }
+      assert.strictEqual(ended, 40_000)
+      assert.strictEqual(seen.at(-1), "Put 7")
+      assert.isFalse(a.session.outbox.stalled, "all is settled")
+    }))
 })
 
 describe("a peer whose asks nobody answers", () => {

@@ -217,25 +217,25 @@ describe("an outsider's messages through a gateway", () => {
       const { a, c, network } = yield* world()
       // who speaks the protocol by hand, with the secret
       const transport = yield* network.transport("stranger")
+      const stranger: Handshake.Identity = {
+        system: "test",
+        dataCenter: "dc",
+        id: "stranger",
+        incarnation: "1",
+        host: "stranger",
+        port,
+        client: true,
+        maxFrameBytes: 65_536,
+        windowBytes: 65_536,
+        kinds: new Map()
+      }
       const shakeHands = Effect.fnUntraced(function*(
         more: Partial<Handshake.Identity>,
         behind?: Partial<Handshake.Identity>
       ) {
         const connection = yield* transport.connect({ host: "a", port })
         const config: Handshake.Config = {
-          self: {
-            system: "test",
-            dataCenter: "dc",
-            id: "stranger",
-            incarnation: "1",
-            host: "stranger",
-            port,
-            client: true,
-            maxFrameBytes: 65_536,
-            windowBytes: 65_536,
-            kinds: new Map(),
-            ...more
-          },
+          self: { ...stranger, ...more },
           nonce: new Uint8Array(Handshake.nonceBytes).fill(7),
           secrets: ["s"],
           insecure: false,
@@ -278,6 +278,36 @@ describe("an outsider's messages through a gateway", () => {
       const welcome = yield* settle(shakeHands({ relay: "c:7000" }, { client: true }))
       assert.strictEqual(welcome.charCodeAt(0), Handshake.FrameType.Welcome)
       assert.include(yield* settle(shakeHands({ relay: "c:7000" }, { client: false })), "carries outsiders only")
+      // nor is anybody carried from a gateway to itself, and from there again
+      const nested = yield* settle(Effect.gen(function*() {
+        const connection = yield* transport.connect({ host: "a", port })
+        const { address } = Context.get(a, Node)
+        const self = { ...stranger, relay: `${address.host}:${address.port}` }
+        const config: Handshake.Config = {
+          self,
+          nonce: new Uint8Array(Handshake.nonceBytes).fill(7),
+          secrets: ["s"],
+          insecure: false,
+          peer: "a",
+          admit: () => undefined
+        }
+        let rounds = 0
+        let [state, commands] = Handshake.dial(config)
+        while (rounds < 5) {
+          for (const command of commands) {
+            if (command._tag === "Send") connection.offer(command.frame)
+            if (command._tag === "Refused") return `${rounds} ${JSON.stringify(command.refusal)}`
+          }
+          if (state._tag === "Done") {
+            rounds++
+            ;[state, commands] = Handshake.dial(config)
+            continue
+          }
+          for (const frame of yield* connection.receive) [state, commands] = Handshake.step(state, config, frame)
+        }
+        return `${rounds}`
+      }))
+      assert.match(nested, /^1 .*does not relay/)
       // nor does an outsider take a node's place by calling itself the same
       const asking = yield* Effect.forkChild(
         Effect.exit(Context.get(c, Delivery).ask(to(a), { kind: Recorder, tag: "Never", payload: {} }, 60_000)),

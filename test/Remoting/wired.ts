@@ -32,6 +32,7 @@ export interface SideOptions {
   readonly dialed: boolean
   readonly outboxBytes?: number
   readonly windowBytes?: number
+  readonly receive?: Effect.Effect<ReadonlyArray<Uint8Array>>
 }
 
 /** One end of a session between nodes that know the same kind. */
@@ -78,7 +79,7 @@ export const makeSide = Effect.fnUntraced(function*({ delivery, dialed, kind, ..
         wire.idle = listener
       },
       limitInbound: () => {},
-      receive: Effect.never,
+      receive: options.receive ?? Effect.never,
       close: Effect.void
     },
     self: identity,
@@ -113,5 +114,5 @@ export const makeSide = Effect.fnUntraced(function*({ delivery, dialed, kind, ..
     messages.outgoing.tell(session, to(name), { kind, tag, payload })
   /** to whom */
   const lost = () => events.flatMap((event) => event._tag === "DeadLetter" ? [event.to] : [])
-  return { session, wire, ask, tell, calls, runFork, outcomes, lost }
+  return { session, wire, ask, tell, calls, timeouts, runFork, outcomes, lost }
 })

@@ -11,7 +11,7 @@ import { Deadline, type Timeouts } from "../../Actor/internal/Timeouts.ts"
 import { codecOf, reasonOf } from "./codec.ts"
 import { FrameType, type Identity } from "./handshake.ts"
 import type { Session } from "./session.ts"
-import { Malformed, type Reader, wholeMillis, Writer } from "./wire.ts"
+import { Malformed, peerMillis, type Reader, wholeMillis, Writer } from "./wire.ts"
 
 const Op = { Call: 1, Cancel: 2, Success: 3, Failure: 4, NotServed: 5, Died: 6, Stopped: 7, Undecodable: 8 } as const
 
@@ -233,7 +233,7 @@ export class Calls {
       case Op.Call: {
         if (calls.serving.has(number)) throw new Malformed("a call came twice")
         const tag = reader.text(maxTag)
-        const timeout = reader.varint()
+        const timeout = peerMillis(reader.varint())
         const respond: Respond = (op, content) => {
           if (session.outbox.isUnheard && typeof content !== "string") return respond(Op.Died, unread)
           const writer = new Writer().byte(FrameType.Control).byte(op).varint(number)

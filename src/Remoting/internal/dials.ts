@@ -242,6 +242,12 @@ export class Dials {
         }
       }
       const met = yield* this.options.greet(connection, config, Handshake.dial(config)).pipe(
+        Effect.tap(({ known, peer }) => {
+          // it may have been shunned since it was asked who it is
+          if (known || !this.options.isShunned(peer)) return Effect.void
+          const another = to.id !== undefined && to.id !== peer.id
+          return Effect.fail<GreetingError>({ _tag: "Elsewhere", reason: "its lease is closed", another })
+        }),
         // where it succeeds the session is entered first
         Effect.onError(() =>
           Effect.sync(() => {

@@ -27,6 +27,8 @@ export const nonceBytes = 32
 const magic = new TextEncoder().encode("TROUPE")
 const maxText = 255
 const maxKinds = 1000
+/** Bytes of kinds in a handshake: of the rest fields are told by name. */
+const kindsBytes = 32 * 1024
 const maxCapabilities = 64
 
 export const FrameType = {
@@ -145,10 +147,23 @@ const readExtensions = (reader: Reader): Pick<Identity, "capabilities" | "relay"
 const writeIdentity = (writer: Writer, self: Identity, nonce: Uint8Array) => {
   writer.text(self.system).text(self.dataCenter).text(self.id).text(self.incarnation).text(self.host).varint(self.port)
   writer.byte(self.client ? 1 : 0).varint(self.maxFrameBytes).varint(self.windowBytes).raw(nonce)
-  // the rest of the kinds follows in Kinds frames
-  const kinds = [...self.kinds].slice(0, maxKinds)
-  writer.varint(kinds.length)
-  for (const [name, fingerprint] of kinds) writer.text(name).text(fingerprint)
+  writeKinds(writer, self.kinds, kindsBytes)
+}
+
+/** As many as fit. */
+const writeKinds = (writer: Writer, kinds: ReadonlyMap<string, string>, bytes: number) => {
+  const content = new Writer()
+  let count = 0
+  for (const [name, fingerprint] of kinds) {
+    const { length } = content
+    content.text(name).text(fingerprint)
+    if (count === maxKinds || content.length > bytes) {
+      content.length = length
+      break
+    }
+    count++
+  }
+  writer.varint(count).raw(content.take())
 }
 
 const readIdentity = (reader: Reader): Identity => {
@@ -176,11 +191,10 @@ export const readKinds = (reader: Reader): ReadonlyMap<string, string> => {
   return kinds
 }
 
-export const kindsFrame = (kinds: ReadonlyMap<string, string>): Uint8Array => {
+/** Of at most so many `bytes`. */
+export const kindsFrame = (kinds: ReadonlyMap<string, string>, bytes: number): Uint8Array => {
   const writer = new Writer().byte(FrameType.Kinds)
-  const some = [...kinds].slice(0, maxKinds)
-  writer.varint(some.length)
-  for (const [name, fingerprint] of some) writer.text(name).text(fingerprint)
+  writeKinds(writer, kinds, bytes - 8)
   return writer.take()
 }
 

@@ -44,7 +44,7 @@ import {
 import { read } from "./payloads.ts"
 import { onReply, refuse, RemoteAsker, reply } from "./replies.ts"
 import type { Session } from "./session.ts"
-import { Malformed, type Reader } from "./wire.ts"
+import { Malformed, peerMillis, type Reader } from "./wire.ts"
 
 export interface IncomingOptions {
   /** the local one */
@@ -67,12 +67,10 @@ export class Incoming {
     const tables = tablesOf(session)
     tables.parts = parts
     const { timeouts } = this.options
-    const { outbox } = session
     let settled = 0
     timeouts.hold()
     try {
-      // what follows may be questions, and the peer does not read the answers to those before
-      while (!reader.done && !outbox.crowded) {
+      while (!reader.done && !session.full) {
         const from = reader.position
         if (this.operation(session, tables, reader, from)) settled += reader.position - from
       }
@@ -121,7 +119,7 @@ export class Incoming {
         const target = targetOf(tables, reader.varint())
         const tag = at(tables.inTags, reader.varint())
         reader.number()
-        const timeout = reader.varint()
+        const timeout = peerMillis(reader.varint())
         this.onAsk(session, tables, target, tag, timeout, reader, reader.skip(reader.varint()), from)
         return true
       }
@@ -268,9 +266,10 @@ export class Incoming {
       return true
     }
     // The mailbox has no room yet: until it takes the message, its bytes count against the peer's window.
+    session.tellWaits()
     fiber.addObserver((exit) => {
       done(exit)
-      session.settled(bytes)
+      session.tellEnds(bytes)
     })
     return false
   }
@@ -300,7 +299,7 @@ export class Incoming {
     if (!tables.claim(low, high)) return
     const bytes = reader.position - from + besideBytes(tables)
     const payload = tables.servesAll
-      ? new Undeliverable("MailboxOverflow", session.failure("NotSent", "too many unanswered asks"))
+      ? new Undeliverable("MailboxOverflow", session.refusal("NotSent", "too many unanswered asks"))
       : this.decode(tables, target, tag, reader, start)
     if (payload instanceof Undeliverable) {
       if (payload.reason !== "NoSuchActor") this.deadLetter(target, tag.tag, payload.reason)

@@ -44,8 +44,8 @@ export interface OutboxOptions {
 }
 
 export interface OutboxEvents {
-  /** it is `crowded` no more */
-  readonly onEased: () => void
+  /** it has become `crowded`, or is so no more */
+  readonly onCrowded: () => void
   /** what was to leave is larger than any frame, which ends the session */
   readonly onUnfit: (reason: string) => void
 }
@@ -233,7 +233,7 @@ export class Outbox implements Taking {
     const { answersBytes, bulkBytes, crowded, queuedBytes } = this
     this.overdrawn = queuedBytes > answersBytes || bulkBytes > answersBytes
     this.crowded = this.overdrawn || queuedBytes > this.crowdedBytes
-    if (crowded && !this.crowded) this.events.onEased()
+    if (crowded !== this.crowded) this.events.onCrowded()
   }
 
   // ---- leaving -----------------------------------------------------------------------------------------------------------
@@ -353,14 +353,21 @@ export class Outbox implements Taking {
     while (this.sealed.length > 0 && this.credit > 0 && this.offerBatch());
   }
 
-  /** Nothing leaves any more. What never left, in order. */
-  end(): { readonly batches: ReadonlyArray<Uint8Array>; readonly bulks: ReadonlyArray<Bulk> } {
-    this.over = true
+  /** Of the messages that wait none leaves any more: what never left, in order. */
+  drop(): { readonly batches: ReadonlyArray<Uint8Array>; readonly bulks: ReadonlyArray<Bulk> } {
     if (this.open !== undefined) this.seal()
     const { bulks, sealed: batches } = this
     this.sealed = []
     this.bulks = []
+    this.queuedBytes = this.bulkBytes = 0
+    this.weigh()
     return { batches, bulks }
+  }
+
+  /** The same, and no control frame leaves either. */
+  end(): ReturnType<Outbox["drop"]> {
+    this.over = true
+    return this.drop()
   }
 
   /** Whoever waits for room goes on, and learns that it is over. */

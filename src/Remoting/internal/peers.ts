@@ -145,16 +145,19 @@ export class Peers {
     )
   )
 
-  private admit(connection: Connection): Effect.Effect<void> {
+  /** `relayed`: it has come by way of this node already, which is not to go on without end */
+  private admit(connection: Connection, relayed = false): Effect.Effect<void> {
     let counted = true
     const known = () => {
       if (counted) this.handshakes--
       counted = false
     }
     return Effect.gen({ self: this }, function*() {
-      const config = this.config(connection, undefined)
+      const config = this.config(connection, undefined, relayed)
       const { peer, rest } = yield* this.shakeHands(connection, config, Handshake.accept())
       known()
+      // it may have been shunned since it was let in
+      if (this.shunned.has(nodeKey(peer))) return
       if (peer.relay !== undefined) return yield* this.relay(connection, peer.relay, rest)
       const key = keyOf(peer)
       this.accepted.get(key)?.endUnsafe("the peer has dialed anew")
@@ -193,7 +196,7 @@ export class Peers {
     if (to.host === host && to.port === port) {
       if (this.handshakes >= maxHandshakes) return refuse("is busy")
       this.handshakes++
-      return this.admit(Relay.withFirst(connection, rest))
+      return this.admit(Relay.withFirst(connection, rest), true)
     }
     this.relayed++
     return Effect.gen({ self: this }, function*() {
@@ -216,7 +219,11 @@ export class Peers {
     )
   }
 
-  private config(connection: Connection, expected: Handshake.Config["expected"]): Handshake.Config {
+  private config(
+    connection: Connection,
+    expected: Handshake.Config["expected"],
+    relayed = false
+  ): Handshake.Config {
     const { entropy, self, settings } = this.options
     return {
       self: self(),
@@ -228,7 +235,7 @@ export class Peers {
       expected,
       admit: (peer) => {
         if (this.shunned.has(nodeKey(peer))) return "its lease is closed"
-        if (peer.relay !== undefined && !this.mayRelay(peer)) return "does not relay"
+        if (peer.relay !== undefined && (relayed || !this.mayRelay(peer))) return "does not relay"
         // whom we dialed the transport has checked; who dials us must be who it says it is
         const accepted = expected === undefined && connection.certifies !== undefined
         return accepted && !peer.client && !connection.certifies(peer.host)
@@ -302,6 +309,7 @@ export class Peers {
       if (session === undefined) continue
       session.muted = true
       this.options.lanes.onMute(session)
+      session.mute()
     }
   }
 
@@ -318,7 +326,9 @@ export class Peers {
   }
 
   kindsChanged(kinds: ReadonlyMap<string, string>): void {
-    for (const session of this.all()) session.outbox.sendControl(Handshake.kindsFrame(kinds))
+    for (const session of this.all()) {
+      session.outbox.sendControl(Handshake.kindsFrame(kinds, session.outbox.maxMessageBytes))
+    }
   }
 
   /** Lets what is queued leave, then ends every session. */

@@ -134,7 +134,7 @@ export const reply = (
 }
 
 /** So many answers wait for the peer that this one is not to join them. */
-const unread = (session: Session) => session.failure("Unknown", "too many answers wait to be read")
+const unread = (session: Session) => session.refusal("Unknown", "too many answers wait to be read")
 
 /** Why there will be no answer of the handler's own. */
 export const refuse = (session: Session, slot: number, use: number, error: AskError): void => {

@@ -18,6 +18,8 @@ import { Malformed, Reader, Writer } from "./wire.ts"
 
 /** Control frames that may wait here for a peer that goes on asking. */
 const maxUnread = 65_536
+/** Tells that may wait here for room in a mailbox, each with a fiber of its own. */
+const maxWaiting = 16_384
 
 export interface SessionOptions extends OutboxOptions {
   /** did this side dial? only such a session carries what this node starts; the peer's carry answers */
@@ -25,8 +27,8 @@ export interface SessionOptions extends OutboxOptions {
   /** number of this session in its node, from 1 */
   readonly number: number
   /**
-   * Reads what it takes and settles it. It stops early where the outbox is crowded then, and is called again with the same reader when
-   * that is over. `parts`: of a large message, of which the reader has the first.
+   * Reads what it takes and settles it. It stops early where the session is `full` then, and is called again for the rest when that is
+   * over. `parts`: of a large message, of which the reader has the first.
    */
   readonly onData: (session: Session, reader: Reader, parts?: ReadonlyArray<Uint8Array>) => void
   readonly onControl: (session: Session, reader: Reader) => void
@@ -63,6 +65,9 @@ export class Session {
   private readonly assembly: Assembly
   private handled = 0
   private unsettled = 0
+  /** Nothing is to be taken from the data lane: the peer does not read its answers, or too many of its tells wait for room. */
+  full = false
+  private waiting = 0
   private held: Array<Held> = []
   private resuming = false
   /** what the two lanes keep about this session */
@@ -77,7 +82,7 @@ export class Session {
     this.heard = options.now()
     this.assembly = new Assembly(options.self.maxFrameBytes)
     this.outbox = new Outbox(options, {
-      onEased: () => this.resume(),
+      onCrowded: () => this.weigh(),
       onUnfit: (reason) => this.endUnsafe(reason)
     })
   }
@@ -87,11 +92,18 @@ export class Session {
     return share(this.options.self, this.peer, capability)
   }
 
+  /** of what is for the peer */
   failure(
     outcome: "NotSent" | "Unknown",
     reason = this.over ?? (this.muted ? "its lease is closed" : "the connection is over")
   ): NodeUnreachable {
     return new NodeUnreachable({ node: `${this.peer.host}:${this.peer.port}`, outcome, reason })
+  }
+
+  /** of what the peer wants of this side */
+  refusal(outcome: "NotSent" | "Unknown", reason: string): NodeUnreachable {
+    const { host, port } = this.options.self
+    return new NodeUnreachable({ node: `${host}:${port}`, outcome, reason })
   }
 
   // ---- in ----------------------------------------------------------------------------------------------------------------
@@ -102,7 +114,9 @@ export class Session {
       Effect.flatMap((frames) => Effect.sync(() => this.take(frames))),
       // it waits for the transport each time, which is turn enough for others
       Effect.forever({ disableYield: true }),
-      Effect.catch((error) => this.end(error.reason))
+      Effect.catch((error) => this.end(error.reason)),
+      // nobody reads any more
+      Effect.ensuring(this.end("this side has failed"))
     )
   )
 
@@ -172,10 +186,10 @@ export class Session {
   }
 
   private onData(reader: Reader, parts: ReadonlyArray<Uint8Array> | undefined): void {
-    const waits = this.held.length > 0 || this.outbox.crowded
+    const waits = this.held.length > 0 || this.full
     const charged = waits ? false : this.handOver(reader, parts)
     if (reader.done) return
-    if (this.options.dialed) throw new Malformed("asks where it was dialed, and does not read the answers")
+    if (this.options.dialed) throw new Malformed("asks where it was dialed, and more than is taken")
     const last = this.held[this.held.length - 1]
     const rest = reader.bytes.subarray(reader.position)
     // copied: what they came in may be much larger
@@ -195,14 +209,31 @@ export class Session {
     return false
   }
 
-  /** The peer has read more: what it said meanwhile is taken. */
+  private weigh(): void {
+    const { full } = this
+    this.full = this.outbox.crowded || this.waiting >= maxWaiting
+    if (full && !this.full) this.resume()
+  }
+
+  /** A tell of the peer waits for room in a mailbox. */
+  tellWaits(): void {
+    if (++this.waiting === maxWaiting) this.weigh()
+  }
+
+  /** It waits no more; `bytes` are its own. */
+  tellEnds(bytes: number): void {
+    this.settled(bytes)
+    if (this.waiting-- === maxWaiting) this.weigh()
+  }
+
+  /** What the peer said meanwhile is taken. */
   private resume(): void {
     if (this.resuming || this.held.length === 0) return
     const { turns } = this.options
     this.resuming = true
     turns.begin()
     try {
-      while (this.over === undefined && this.held.length > 0 && (!this.outbox.crowded || this.muted)) {
+      while (this.over === undefined && this.held.length > 0 && (!this.full || this.muted)) {
         const held = this.held[0]!
         const reader = new Reader(held.content.buffer.subarray(0, held.content.length), held.from)
         if (this.muted) this.settled(reader.limit - reader.skip(reader.limit - reader.position))
@@ -253,17 +284,28 @@ export class Session {
 
   // ---- end ---------------------------------------------------------------------------------------------------------------
 
+  /** It is muted now: what waited is lost, and told so. Whoever waits for an answer has been told before. */
+  mute(): void {
+    this.lose(this.outbox.drop())
+    this.resume()
+    this.outbox.release()
+  }
+
+  private lose({ batches, bulks }: ReturnType<Outbox["drop"]>): void {
+    if (batches.length > 0) this.options.onLost(this, batches)
+    for (const bulk of bulks) bulk.done(bulk)
+  }
+
   /** Ends it for this side at once; what was not handed to the transport is lost, and told so. Idempotent. */
   endUnsafe(reason: string): void {
     if (this.over !== undefined) return
     this.over = reason
     Effect.runSync(this.connection.close)
-    const { batches, bulks } = this.outbox.end()
+    const lost = this.outbox.end()
     this.held = []
     this.assembly.reset()
     this.options.onEnd(this)
-    if (batches.length > 0) this.options.onLost(this, batches)
-    for (const bulk of bulks) bulk.done(bulk)
+    this.lose(lost)
     this.outbox.release()
   }
 

@@ -14,6 +14,7 @@ import type { KindDefinition } from "../../Actor/Kind.ts"
 import { type Calls, isOfClient } from "./calls.ts"
 import { codecOf, reasonOf } from "./codec.ts"
 import type { Session } from "./session.ts"
+import { peerMillis, wholeMillis } from "./wire.ts"
 
 /** Whoever names this answers such calls. */
 export const urgentCapability = "urgent"
@@ -63,7 +64,7 @@ export const serveUrgent = (calls: Calls, options: {
             options.delivery.ask(
               { kind: kindName, name, node: options.self, placement, epoch },
               { kind, tag, payload },
-              timeout
+              peerMillis(wholeMillis(timeout))
             )
           ),
           // the runtime's own messages have no errors but that of whoever may not send them

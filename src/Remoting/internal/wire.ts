@@ -23,6 +23,19 @@ export const noRoom = new Malformed("no room")
 export const wholeMillis = (millis: number): number =>
   millis > 0 ? Math.min(Math.ceil(millis), Number.MAX_SAFE_INTEGER) : 0
 
+/** A peer's milliseconds that are not looked at exactly from here on. */
+const exactMillis = 0x10000
+
+/**
+ * Milliseconds that a peer says, a little more where they are many: deadlines are kept by duration, and of those of some length it is
+ * not to choose as many as it likes.
+ */
+export const peerMillis = (millis: number): number => {
+  if (millis < exactMillis) return millis
+  const unit = 2 ** (Math.floor(Math.log2(millis)) - 8)
+  return Math.ceil(millis / unit) * unit
+}
+
 const utf8 = new TextEncoder()
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
