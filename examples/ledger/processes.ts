@@ -51,8 +51,8 @@ export interface Processes {
 const system = "ledger"
 
 /**
- * What differs from the defaults, the same for all members: the machine starts eight nodes at once, and a dead one is to be missed after
- * 4 s instead of 10 (its lease).
+ * What differs from the defaults, the same for all members: the machine starts eight nodes at once, and where a refused port says nothing
+ * (other systems than Linux) a dead one is to be missed after 4 s instead of 10 (its lease).
  */
 const cluster = {
   minimumMembers: nodesEach,
