@@ -16,8 +16,8 @@ import type { CellOptions } from "./internal/Host.ts"
 import { RecentlyUsed } from "./internal/Idleness.ts"
 import { Ring } from "./internal/Ring.ts"
 import { closeTag, pullTag, streamDefinitions } from "./internal/streams.ts"
-import { systemDefinitions } from "./internal/systemMessages.ts"
-import { type KindDefinition, messageOf } from "./Kind.ts"
+import { isSystemTag, systemDefinitions } from "./internal/systemMessages.ts"
+import { type KindDefinition, type MessageDefinition, messageOf } from "./Kind.ts"
 import { type MailboxOptions, type MessageQueue, priorityQueue } from "./Mailbox.ts"
 import * as Supervision from "./Supervision.ts"
 
@@ -165,9 +165,27 @@ const cellOptions = (options: BehaviorOptions, streams: ReadonlyArray<string>): 
   }
 }
 
+/** A protocol that cannot work is a mistake in the program, found where it is written down. */
+const checked = (kind: string, messages: ReadonlyArray<MessageDefinition>): ReadonlyArray<MessageDefinition> => {
+  const seen = new Set<string>()
+  for (const { tag } of messages) {
+    const wrong = tag === ""
+      ? "a message with an empty name"
+      : isSystemTag(tag)
+      ? `a message ${tag}: such names are the runtime's own`
+      : seen.has(tag)
+      ? `the message ${tag} (or the runtime's part of a stream of that name) twice`
+      : undefined
+    if (wrong !== undefined) throw new Error(`the kind ${kind} has ${wrong}`)
+    seen.add(tag)
+  }
+  return messages
+}
+
 /**
  * Defines a kind. `protocol` is a list of `effect/rpc` messages; `props` are the fields an actor is spawned with, serialisable
- * because they travel and survive relocation. The name is the kind's identity on all nodes.
+ * because they travel and survive relocation. The name is the kind's identity on all nodes. Throws where two messages have one name,
+ * or one has none or begins with `$`.
  */
 export const make = <const Rpcs extends ReadonlyArray<Rpc.Any>, Props extends Schema.Struct.Fields = {}>(
   name: string,
@@ -175,11 +193,8 @@ export const make = <const Rpcs extends ReadonlyArray<Rpc.Any>, Props extends Sc
 ): Kind<Rpcs[number], Props> => {
   const own = options.protocol.map((rpc) => messageOf(rpc as unknown as Rpc.AnyWithProps))
   const streams = own.filter((message) => message.stream).map((message) => message.tag)
-  const messages = new Map(
-    [...own.flatMap((message) => message.stream ? streamDefinitions(message) : [message]), ...systemDefinitions].map(
-      (message) => [message.tag, message] as const
-    )
-  )
+  const all = checked(name, own.flatMap((message) => message.stream ? streamDefinitions(message) : [message]))
+  const messages = new Map([...all, ...systemDefinitions].map((message) => [message.tag, message] as const))
   const props = Schema.Struct(options.props ?? {}) as unknown as Schema.Top
   const definition: KindDefinition = { name, messages, props, fingerprint: fingerprint(name, messages, props) }
   return {

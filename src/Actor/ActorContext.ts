@@ -109,7 +109,8 @@ export class ActorContext extends Context.Service<ActorContext, {
    * From here on this handler does not hold the mailbox: the actor handles other messages while the effect lasts, and the asker
    * gets the effect's result. Where the kind's `reentrancy.maxInFlight` is reached, it holds the mailbox after all. Handlers interleave
    * where they suspend, so what was read before may have changed after. It ends with the behaviour: interrupted, and its asker
-   * gets `HandlerFailed`.
+   * gets `HandlerFailed`. Inside of a race or a timeout it holds the mailbox after all while others go on beside it: put the
+   * timeout inside, `fork(Effect.timeout(...))`.
    */
   readonly fork: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /**

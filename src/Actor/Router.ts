@@ -335,15 +335,17 @@ export const makePool = <Rpcs extends Rpc.Any>(options: {
       // Somebody else's actor: the next one gets another name.
       Effect.tapError((error) => Effect.sync(() => error._tag === "NameTaken" && (next = undefined)))
     )
-    const shrink = Effect.suspend(() => {
-      const last = routees.list[routees.list.length - 1]!
-      routees.drop(last)
-      return options.stop(last)
-    })
+    // They get nothing any more; those that could not be stopped are left for the next time.
+    const leaving: Array<Ref> = []
+    const shrink = Effect.suspend(() => Effect.tap(options.stop(leaving[0]!), () => Effect.sync(() => leaving.shift())))
     const resize = (size: number) =>
       Effect.gen(function*() {
         while (routees.list.length < Math.max(1, size)) yield* grow
-        while (routees.list.length > Math.max(1, size)) yield* shrink
+        for (const ref of routees.list.slice(Math.max(1, size)).reverse()) {
+          routees.drop(ref)
+          leaving.push(ref)
+        }
+        while (leaving.length > 0) yield* shrink
       }).pipe(turns.withPermits(1))
     // Where not all could be spawned nobody gets the others, so that they must not stay and keep their names.
     const undo = Effect.suspend(() =>

@@ -117,6 +117,29 @@ describe("passivation", () => {
     )
   })
 
+  it.effect("those that were busy beyond the cap go as they fall idle, and no more than have to", () =>
+    Effect.gen(function*() {
+      const Napper = Actor.make("Napper", { protocol: [Rpc.make("Nap", { payload: { millis: Schema.Int } })] })
+      const live = Napper.toLayer(Effect.succeed(Napper.of({ Nap: ({ millis }) => Effect.sleep(millis) })), {
+        passivation: { cap: 2 }
+      })
+      yield* on(live)((system) =>
+        Effect.gen(function*() {
+          const names = ["a", "b", "c", "d", "e"]
+          for (const [index, name] of names.entries()) {
+            yield* (yield* system.spawn(Napper, name)).tell.Nap({ millis: 1000 * (index + 1) })
+            yield* settle
+          }
+          const states = () => Effect.map(system.inspect, (all) => all.map(({ status }) => status[0]).join(""))
+          assert.strictEqual(yield* states(), "BBBBB")
+          for (const after of ["PBBBB", "PPBBB", "PPPBB", "PPPIB", "PPPII"]) {
+            yield* TestClock.adjust("1 second")
+            assert.strictEqual(yield* states(), after)
+          }
+        })
+      )
+    }))
+
   it.effect("passes over an actor with something going: children, a stash, a stream, a message beside the mailbox, a pipeTo", () =>
     Effect.gen(function*() {
       const Engaged = Actor.make("Engaged", {

@@ -521,6 +521,38 @@ describe("beside the mailbox", () => {
       }
     }))
 
+  it.effect("a fork inside of a race or a timeout never lets go of another message's hold on the mailbox", () => {
+    const Clerk = Actor.make("Clerk", {
+      protocol: [Rpc.make("Beside"), Rpc.make("Hold"), Rpc.make("Next", { success: Schema.String })]
+    })
+    const log: Array<string> = []
+    const live = Clerk.toLayer(
+      Effect.gen(function*() {
+        const context = yield* ActorContext.ActorContext
+        return Clerk.of({
+          Beside: () =>
+            Effect.andThen(
+              Effect.sleep(100),
+              Effect.orDie(Effect.timeout(context.fork(Effect.sleep(100)), "10 seconds"))
+            ),
+          Hold: () => Effect.andThen(Effect.sleep(1000), Effect.sync(() => void log.push("held"))),
+          Next: () => Effect.sync(() => String(log.push("next")))
+        })
+      }),
+      { reentrancy: { messages: ["Beside"] } }
+    )
+    return on(live)((system) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Clerk, "c")
+        yield* ref.tell.Beside()
+        yield* ref.tell.Hold()
+        yield* ref.tell.Next()
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(log, ["held", "next"])
+      })
+    )
+  })
+
   it.effect("what is under way when the actor stops is interrupted, and its asker told", () =>
     on(desk())((system) =>
       Effect.gen(function*() {

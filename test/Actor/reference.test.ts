@@ -230,6 +230,21 @@ describe("a kind's fingerprint", () => {
   })
 })
 
+describe("a kind", () => {
+  it("has no message whose name is the runtime's own, is empty, or comes twice", () => {
+    const streamed = Rpc.make("Feed", { success: Schema.Int, stream: true })
+    for (
+      const [protocol, reason] of [
+        [[Rpc.make("$restart")], /\$restart/],
+        [[Rpc.make("")], /empty/],
+        [[Rpc.make("A"), Rpc.make("A", { success: Schema.Int })], /A .*twice/],
+        [[streamed, Rpc.make("Feed$pull")], /Feed\$pull .*twice/]
+      ] as const
+    ) assert.throws(() => Actor.make("K", { protocol: [...protocol] }), reason)
+    Actor.make("K", { protocol: [streamed, Rpc.make("a$b")] })
+  })
+})
+
 describe("the rest of a mailbox", () => {
   it.effect("follows an actor that is withdrawn from here, in order, once it lives elsewhere; asks follow by their own", () => {
     const arrived: Array<string> = []

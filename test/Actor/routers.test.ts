@@ -1,6 +1,6 @@
 // Routers: pools that grow and shrink, groups, streams through them, and who gets what.
 import { assert, describe, it } from "@effect/vitest"
-import { Actor, ActorContext, type ActorRef, ActorSystem, Router } from "effect-troupe/Actor"
+import { Actor, ActorContext, type ActorRef, ActorSystem, NodeUnreachable, Router } from "effect-troupe/Actor"
 import { Effect, Fiber, Layer, Ref, Schema, Stream } from "effect"
 import { Rpc } from "effect/rpc"
 import { TestClock } from "effect/testing"
@@ -305,6 +305,33 @@ describe("a pool", () => {
       })
     )
   })
+})
+
+describe("a routee that a pool could not stop", () => {
+  it.effect("is stopped the next time the pool is resized, and gets nothing meanwhile", () =>
+    on(part())((system) =>
+      Effect.gen(function*() {
+        let reachable = false
+        const pool = yield* Router.makePool<Rpcs>({
+          name: "e",
+          size: 3,
+          strategy: "roundRobin",
+          kind: Part.definition,
+          spawn: (name) => system.spawn(Part, name),
+          stop: (ref) =>
+            reachable
+              ? system.stop(ref)
+              : Effect.fail(new NodeUnreachable({ node: "n", outcome: "NotSent", reason: "cut off" }))
+        })
+        const names = Effect.map(system.inspect, (all) => all.map(({ name }) => name))
+        assert.strictEqual((yield* Effect.flip(pool.resize(2)))._tag, "NodeUnreachable")
+        assert.strictEqual((yield* pool.routees).length, 2)
+        assert.deepStrictEqual(yield* names, ["e-1", "e-2", "e-3"])
+        reachable = true
+        yield* pool.resize(2)
+        assert.deepStrictEqual(yield* names, ["e-1", "e-2"])
+      })
+    ))
 })
 
 describe("fairness", () => {

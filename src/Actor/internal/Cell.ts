@@ -184,12 +184,15 @@ export class Cell extends CellLife implements Carrier {
     return undefined
   }
 
-  /** Which worker runs in this fiber: a detached one, or the one that holds the mailbox. */
+  /**
+   * Which worker runs in this fiber: a detached one, or the one that holds the mailbox. A fiber that a handler has made (in a race, by a
+   * timeout) is taken for that of the one handler that there is; where there are several nobody knows whose it is.
+   */
   workerOf(fiber: Fiber.Fiber<unknown, unknown>): Worker | undefined {
-    if (this.extras !== undefined) {
-      for (const worker of this.extras.detached) if (worker.fiber === fiber) return worker
-    }
-    return this.worker
+    const { extras, worker } = this
+    if (extras === undefined || extras.detached.size === 0) return worker
+    for (const other of extras.detached) if (other.fiber === fiber) return other
+    return worker !== undefined && (worker.running || worker.fiber === fiber) ? worker : undefined
   }
 
   // ---- services --------------------------------------------------------------------------------------------------------

@@ -155,6 +155,7 @@ export abstract class CellEnd extends CellMailbox {
       if (extras.receiveTimeout !== undefined) this.host.timeouts.cancel(extras.receiveTimeout.alarm)
       extras.receiveTimeout = undefined
       for (const undo of [...extras.undo]) undo()
+      for (const { alarm } of extras.streams?.values() ?? []) this.host.timeouts.cancel(alarm)
       extras.streams = undefined
       const detached = [...extras.detached]
       extras.detached.clear()

@@ -73,19 +73,18 @@ export abstract class CellLife extends CellEnd {
     const { options } = this.registration
     this.handlers = this.dressed(handlers)
     const again = this.status === Status.Restarting
+    const suspended = this.extras?.suspendSoon === true
+    this.status = suspended ? Status.Suspended : this.depth > 0 ? Status.Ready : Status.Idle
+    if (this.status === Status.Ready) this.host.queue.wake(this.cell)
     if (options.passivation !== undefined) {
       const idleness = this.more.idleness = new Idleness(this.cell, options.passivation)
       idleness.arm()
     }
-    if (this.extras?.suspendSoon === true) {
-      this.extras.suspendSoon = false
-      this.status = Status.Suspended
-      this.host.suspendedBy(this.cell, "suspended while it restarted")
-      return
-    }
-    this.status = this.depth > 0 ? Status.Ready : Status.Idle
-    if (this.status === Status.Ready) this.host.queue.wake(this.cell)
     const extras = this.extras
+    if (suspended) {
+      extras!.suspendSoon = false
+      this.host.suspendedBy(this.cell, "suspended while it restarted")
+    }
     if (extras?.receiveTimeout !== undefined) this.armReceiveTimeout(extras)
     if (again) return
     this.host.started(this.cell)

@@ -66,9 +66,13 @@ export class Idleness extends Deadline {
     this.lastTurn = cell.host.timeouts.now()
   }
 
-  /** enough messages */
+  /**
+   * It goes as soon as it is idle: after enough messages, or because there are too many. Those that could have gone instead have gone
+   * when the last one came.
+   */
   get spent(): boolean {
-    return this.handled >= this.passivation.messages
+    const { cap, messages, recent } = this.passivation
+    return this.handled >= messages || recent.size > cap
   }
 
   arm(): void {
