@@ -3,9 +3,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { Delivery } from "../../src/Actor/Delivery.ts"
-import type { NodeUnreachable } from "../../src/Actor/errors.ts"
+import type { ActorStopped, NodeUnreachable } from "../../src/Actor/errors.ts"
 import { Node } from "../../src/Actor/Node.ts"
 import * as Handshake from "../../src/Remoting/internal/handshake.ts"
+import { Op } from "../../src/Remoting/internal/messageTables.ts"
+import { Writer } from "../../src/Remoting/internal/wire.ts"
 import { Remoting } from "../../src/Remoting/Remoting.ts"
 import { type ContractNode, layerRecorders, Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
 import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
@@ -117,6 +119,40 @@ describe("a session", () => {
       assert.strictEqual(side.session.over, "this side has failed")
       assert.deepStrictEqual(side.outcomes, ["Unknown"])
     }))
+})
+
+describe("an actor that the peer says is gone", () => {
+  it.effect("is ActorStopped, whether it was written to before or not; the way to others stays as short as it was", () =>
+    Effect.gen(function*() {
+      const context = yield* Effect.provide(Effect.context<Delivery>(), layerRecorders())
+      const side = yield* makeSide({ kind: Recorder, delivery: Context.get(context, Delivery), dialed: true })
+      const { session, wire } = side
+      const route = { address: to(yield* startNode(yield* SimulatedNetwork.make({}), "b"), "y"), found: undefined }
+      const tell = (name: string) => side.tell("Put", { n: 1 }, name)
+      const gone = (name: string) =>
+        session.take([
+          new Writer().byte(Handshake.FrameType.Data).byte(Op.Gone).text(Recorder.name).text(name).varint(1).varint(1)
+            .take()
+        ])
+      for (const name of ["x", "y"]) tell(name)
+      const bytes = () => {
+        wire.taken.length = 0
+        tell("y")
+        return wire.taken[0]!
+      }
+      const before = bytes()
+      const { messages } = side
+      messages.outgoing.tell(session, route.address, put(1), route)
+      gone("x")
+      gone("z")
+      for (const name of ["x", "z"]) assert.strictEqual((tell(name) as ActorStopped)._tag, "ActorStopped")
+      assert.deepStrictEqual(bytes(), before)
+      gone("y")
+      const last = messages.outgoing.tell(session, route.address, put(1), route)
+      assert.strictEqual((last as ActorStopped)._tag, "ActorStopped")
+      side.ask("Never", {}, "y")
+      assert.deepStrictEqual(side.outcomes, ["Other"])
+    }).pipe(Effect.scoped))
 })
 
 describe("a node of many kinds", () => {

@@ -148,8 +148,7 @@ export class Incoming {
       case Op.Gone: {
         const kind = reader.text(maxName)
         const name = reader.text(maxName)
-        if (tables.gone.size >= maxTargets) tables.gone.clear()
-        tables.gone.add(`${kind}\u0000${name}\u0000${reader.varint()}\u0000${reader.varint()}`)
+        tables.targetGone(`${kind}\u0000${name}\u0000${reader.varint()}\u0000${reader.varint()}`)
         return true
       }
       default:

@@ -140,7 +140,7 @@ export class Undeliverable {
 export class Lane {
   readonly tables: Tables
   readonly number: number
-  /** numbers given before the last forgetting mean nothing any more */
+  /** of another one the number is to be looked up anew */
   readonly generation: number
   constructor(tables: Tables, number: number) {
     this.tables = tables
@@ -151,7 +151,7 @@ export class Lane {
 
 export class Tables implements Carrier {
   readonly session: Session
-  /** times that the targets were forgotten */
+  /** times that targets were forgotten, or are gone */
   generation = 0
   /** the message that was sent last, mostly the next one too */
   lastKind: KindDefinition | undefined = undefined
@@ -201,6 +201,14 @@ export class Tables implements Carrier {
     if (((use - other.use) & maxUse) > maxUse >> 1) return false
     other.expire()
     return true
+  }
+
+  /** The peer does not have that target any more: whoever remembers its number looks it up anew. */
+  targetGone(key: string): void {
+    const { gone } = this
+    if (gone.size >= maxTargets) gone.clear()
+    gone.add(key)
+    this.generation++
   }
 
   /** Numbers of targets begin anew; the peer learns it where `session` writes now. */

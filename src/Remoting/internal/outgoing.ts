@@ -70,7 +70,7 @@ export class Outgoing {
     const tables = tablesOf(session)
     const tag = this.tag(session, tables, message)
     if (!(tag instanceof OutTag)) return tag
-    if (tag.compact !== undefined && tables.bulkTo.size === 0 && tables.gone.size === 0) {
+    if (tag.compact !== undefined && tables.bulkTo.size === 0) {
       const target = this.target(session, tables, to, route)
       if (typeof target !== "number") return target
       const writer = session.outbox.writer(smallBytes)
@@ -144,7 +144,7 @@ export class Outgoing {
   ): TellError | typeof noRoom | undefined {
     const timeout = wholeMillis(asker.timeout)
     tables.asks.put(asker)
-    if (tag.compact !== undefined && tables.bulkTo.size === 0 && tables.gone.size === 0) {
+    if (tag.compact !== undefined && tables.bulkTo.size === 0) {
       const target = this.target(session, tables, to, route)
       if (typeof target !== "number") return target
       const writer = session.outbox.writer(smallBytes)
@@ -298,7 +298,7 @@ export class Outgoing {
     tables: Tables,
     to: ActorAddress,
     route: Route | undefined
-  ): number | InvalidData {
+  ): number | InvalidData | ActorStopped {
     if (route === undefined) return this.findTarget(session, tables, to)
     const { found } = route
     if (found instanceof Lane && found.tables === tables && found.generation === tables.generation) return found.number
@@ -307,8 +307,9 @@ export class Outgoing {
     return number
   }
 
-  private findTarget(session: Session, tables: Tables, to: ActorAddress): number | InvalidData {
+  private findTarget(session: Session, tables: Tables, to: ActorAddress): number | InvalidData | ActorStopped {
     const key = targetKey(to)
+    if (tables.gone.size > 0 && tables.gone.has(key)) return new ActorStopped({ name: to.name })
     let number = tables.outTargets.get(key)
     if (number === undefined) {
       // UTF-16 units may be three bytes each
