@@ -38,6 +38,8 @@ const leaseKey = (id: string) => `${leasePrefix}${keyPart(id)}`
 
 /** Tries of one operation that lost a race and learned something from it. */
 const maxAttempts = 5
+/** events that wait for one slow watcher before it is told to start over */
+const watchLimit = 4_096
 
 /** A record as it lies in the store. */
 interface Stored {
@@ -68,7 +70,10 @@ export const make: (store: ControlStoreService, options: {
   /** has a snapshot come, and nothing been lost since? */
   let current = false
   let known = false
-  const hub = yield* PubSub.unbounded<ControlPlaneEvent>()
+  const hub = yield* PubSub.sliding<{ readonly place: number; readonly event: ControlPlaneEvent }>(watchLimit)
+  /** places given to events so far: a watcher that misses one has not kept up */
+  let places = 0
+  let outbox: Array<{ readonly place: number; readonly event: ControlPlaneEvent }> = []
   const reported = new Map<string, string>()
 
   const decode = (entry: Entry): Stored | undefined => {
@@ -119,7 +124,7 @@ export const make: (store: ControlStoreService, options: {
     records: Array.from(records.values(), (stored) => tell(stored)).sort(byId)
   })
 
-  const publish = (event: ControlPlaneEvent) => void PubSub.publishUnsafe(hub, event)
+  const publish = (event: ControlPlaneEvent) => void outbox.push({ place: places += 1, event })
   /** the record whose lease has this key */
   const ofLease = (key: string) => records.get(`${recordPrefix}${key.slice(leasePrefix.length)}`)
 
@@ -168,6 +173,7 @@ export const make: (store: ControlStoreService, options: {
       case "Removed": {
         const gone = records.get(event.key)
         if (gone !== undefined) {
+          if (compareRevision(event.revision, gone.version) <= 0) break
           const next = new Map(records)
           next.delete(event.key)
           records = next
@@ -192,7 +198,14 @@ export const make: (store: ControlStoreService, options: {
   }
 
   yield* store.watch(keyPrefix).pipe(
-    Stream.runForEach((event) => Effect.suspend(() => report(apply(event)))),
+    Stream.runForEach((event) =>
+      Effect.suspend(() => {
+        const skipped = apply(event)
+        const told = outbox
+        outbox = []
+        return Effect.andThen(PubSub.publishAll(hub, told), report(skipped))
+      })
+    ),
     Effect.forkScoped({ startImmediately: true })
   )
 
@@ -203,7 +216,23 @@ export const make: (store: ControlStoreService, options: {
       : known
       ? [{ _tag: "Lost", reason: "the store's watch is being repaired" }]
       : []
-    return Stream.concat(Stream.fromIterable(first), Stream.fromSubscription(subscription))
+    // now, and not when the first event has been read
+    const begun = places
+    const inOrder = Stream.mapAccum(
+      Stream.fromSubscription(subscription),
+      () => begun,
+      (seen, { event, place }): readonly [number, ReadonlyArray<ControlPlaneEvent>] => {
+        // contained in the snapshot already
+        if (place <= seen) return [seen, []]
+        if (place === seen + 1) return [place, [event]]
+        const anew: ReadonlyArray<ControlPlaneEvent> = [
+          { _tag: "Lost", reason: "the watcher is too far behind" },
+          snapshot()
+        ]
+        return [places, current ? anew : [...anew, { _tag: "Lost", reason: "the store's watch is being repaired" }]]
+      }
+    )
+    return Stream.concat(Stream.fromIterable(first), inOrder)
   }))
 
   // ---- writing

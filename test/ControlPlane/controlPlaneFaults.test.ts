@@ -1,7 +1,7 @@
 // The control plane on a store that is slow, silent, doubtful, stale or forgetful: three outcomes stay three outcomes, and what a
 // reader cannot know it does not claim.
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Layer, Stream } from "effect"
+import { Duration, Effect, Fiber, Latch, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as SystemEvents from "../../src/Actor/SystemEvents.ts"
 import type { ControlPlaneEvent, Registration } from "../../src/ControlPlane/ControlPlane.ts"
@@ -230,6 +230,44 @@ describe("a reader that cannot see", () => {
       assert.strictEqual(yield* activeAt(reader.plane), 1)
       yield* TestClock.adjust("11 seconds")
       assert.strictEqual(yield* activeAt(reader.plane), 0, "a repeated old renewal renews nothing")
+    }))
+})
+
+describe("a watcher that does not read", () => {
+  it.effect("costs bounded memory, and is told to start over with what is there", () =>
+    Effect.gen(function*() {
+      const { reader, writer } = yield* world
+      const version = yield* writer.plane.register(registration)
+      yield* TestClock.adjust("1 second")
+      const told: Array<ControlPlaneEvent> = []
+      const reads = yield* Latch.make(false)
+      yield* reader.plane.watch.pipe(
+        Stream.runForEach((event) => Effect.andThen(Effect.sync(() => told.push(event)), reads.await)),
+        Effect.forkScoped
+      )
+      yield* TestClock.adjust("1 second")
+      const count = 6_000
+      for (let i = 0; i < count; i++) {
+        yield* writer.plane.heartbeat(id, "w")
+        if (i % 100 === 0) yield* TestClock.adjust("10 millis")
+      }
+      const last = yield* writer.plane.setState(id, "DRAINING", version)
+      yield* TestClock.adjust("1 second")
+      yield* reads.open
+      yield* TestClock.adjust("1 second")
+      assert.isBelow(told.length, count)
+      const lost = told.findLastIndex(({ _tag }) => _tag === "Lost")
+      assert.isAbove(lost, 0, "that something is missing was said")
+      const next = told[lost + 1]
+      assert.deepStrictEqual(
+        next?._tag === "Snapshot" && next.records.map(({ state, version }) => [state, version]),
+        [["DRAINING", last]]
+      )
+      assert.isTrue(told.slice(lost + 2).every((event) => event._tag !== "Upsert" || event.record.version === last))
+      yield* writer.plane.setState(id, "INACTIVE", last)
+      yield* TestClock.adjust("10 millis")
+      const end = told.at(-1)
+      assert.strictEqual(end?._tag === "Upsert" && end.record.state, "INACTIVE", "it goes on from there")
     }))
 })
 
