@@ -260,6 +260,24 @@ describe("who closes for certain", () => {
   )
 })
 
+describe("a member whose Layer has closed", () => {
+  toTheEnd(
+    "acts no more, though it could not say goodbye: its port refuses from then on",
+    Effect.gen(function*() {
+      const world = yield* makeWorld()
+      const [a, b] = yield* world.startAll(["a", "b"], { machine: "m", shutdownTimeout: "1 second" })
+      assert.isTrue(b!.cluster.mayAct())
+      yield* world.cutStore(b!)
+      yield* drive(b!.leave)
+      assert.strictEqual(leaseOf(world, b!).state, "Held")
+      assert.isFalse(b!.cluster.mayAct())
+      yield* TestClock.adjust("3 seconds")
+      assert.match(leaseOf(world, b!).closed!.reason, /nobody listens/)
+      assert.strictEqual((yield* a!.cluster.view).members.length, 1)
+    })
+  )
+})
+
 const podDeleted = (uid: string) =>
   Effect.gen(function*() {
     const cluster = yield* Cluster.Cluster

@@ -175,6 +175,8 @@ export const make = Effect.fnUntraced(function*(
       Option.isSome(found) && found.value.record.id === cluster.value.id &&
       found.value.record.generation === (known.current().view?.generation ?? cluster.value.generation))
   })
+  // Goodbye or not: after this its port closes, and whoever sees that refuse takes this member for dead.
+  yield* Effect.addFinalizer(() => lease.fence)
   known.remember(record)
   const observer = yield* Lease.observe(store, keys.leasePrefix)
 
