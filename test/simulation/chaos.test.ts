@@ -17,6 +17,7 @@ const shapes: ReadonlyArray<Campaign.Options["dataCenters"]> = [
 ]
 
 describe("a world under crashes and cuts", () => {
+  const reached: Record<string, number> = {}
   for (const seed of [...remembered, ...seeds]) {
     it.effect(`keeps its promises (seed ${seed})`, () =>
       Effect.gen(function*() {
@@ -27,6 +28,7 @@ describe("a world under crashes and cuts", () => {
           refusalIsDeath: seed % 2 === 0
         })
         const { steps, ...rest } = report
+        for (const [step, times] of Object.entries(steps)) reached[step] = (reached[step] ?? 0) + times
         assert.deepStrictEqual(
           {
             seed,
@@ -40,4 +42,12 @@ describe("a world under crashes and cuts", () => {
         )
       }), 120_000)
   }
+
+  it("was in the interesting places: killed neighbours closed at once, and firewalls that refused for the living", () => {
+    // one seed alone may miss some
+    if (seeds.length < 8) return
+    for (const step of ["crashed", "closed at once", "rejected", "cut", "raced", "stopped", "asked"]) {
+      assert.isAbove(reached[step] ?? 0, 0, JSON.stringify(reached))
+    }
+  })
 })
