@@ -286,6 +286,21 @@ describe("frames that went wrong", () => {
       assert.deepStrictEqual(framer.feed(Uint8Array.of(0, 0, 4, 0, 1)), [])
       assert.isTrue(framer.partial)
     }))
+
+  it("bytes that come one by one take no more memory than they are", () => {
+    const framer = new Framer(1024 * 1024)
+    const { parts } = framer as unknown as { readonly parts: ReadonlyArray<unknown> }
+    assert.deepStrictEqual(parts, [])
+    framer.feed(Uint8Array.of(0, 1, 0, 0))
+    let most = 0
+    for (let i = 0; i < 0xffff; i++) {
+      framer.feed(Uint8Array.of(i))
+      most = Math.max(most, (framer as unknown as { readonly parts: ReadonlyArray<unknown> }).parts.length)
+    }
+    assert.isAtMost(most, 256)
+    const [frame] = framer.feed(Uint8Array.of(7))
+    assert.deepStrictEqual([...frame!.subarray(0, 5), frame!.length, frame!.at(-1)], [0, 1, 2, 3, 4, 0x10000, 7])
+  })
 })
 
 const config = (secret: { readonly secrets: ReadonlyArray<string>; readonly insecure: boolean }): Handshake.Config => ({

@@ -1,6 +1,6 @@
 // The contract of `Delivery` over real sockets, and what only sockets can show: hostile bytes, refusals at bind time.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, Queue, Redacted, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Queue, Redacted, Scope } from "effect"
 import * as net from "node:net"
 import { Delivery } from "../../src/Actor/Delivery.ts"
 import { Node } from "../../src/Actor/Node.ts"
@@ -133,6 +133,56 @@ describe("hostile bytes", () => {
         event._tag === "PeerRefused" ? [event.reason] : []
       )
       assert.deepStrictEqual(reasons, ["wire protocol: ours 1 to 2, theirs 9"])
+    }).pipe(Effect.scoped))
+})
+
+describe("many tiny frames", () => {
+  /** Both ends of a connection. */
+  const ends = Effect.fnUntraced(function*(options: RemotingOptions = {}) {
+    const node = Effect.map(
+      Layer.build(Layer.fresh(Transport.layerTcp(options))),
+      (context) => Context.get(context, Transport.Transport)
+    )
+    const near = yield* node
+    const far = yield* node
+    const dialed = yield* near.connect(far.address)
+    const accepted = yield* Queue.take(far.accept)
+    dialed.offer(Uint8Array.of(1))
+    yield* accepted.receive
+    return { dialed, accepted }
+  })
+  const tiny = Uint8Array.of(1)
+
+  it.live("do not wait here beyond a bound of their number while nobody takes them", () =>
+    Effect.gen(function*() {
+      const { accepted, dialed } = yield* ends()
+      for (let i = 0; i < 300_000; i++) dialed.offer(tiny)
+      yield* Effect.sleep("500 millis")
+      const frames = yield* accepted.receive
+      assert.isAbove(frames.length, 1000)
+      assert.isBelow(frames.length, 60_000)
+      let all = frames.length
+      while (all < 300_000) all += (yield* accepted.receive).length
+      assert.strictEqual(all, 300_000)
+    }).pipe(Effect.scoped))
+
+  it.live("make whoever passes them on wait before their number is a burden", () =>
+    Effect.gen(function*() {
+      const { accepted, dialed } = yield* ends({ outboxBytes: 32 * 1024 * 1024 })
+      // more than the platform takes
+      for (let i = 0; i < 20; i++) dialed.offer(new Uint8Array(1024 * 1024))
+      let sent = 0
+      const one = Effect.tap(dialed.send(tiny), () => Effect.sync(() => void sent++))
+      const sending = yield* Effect.forkChild(Effect.repeat(one, { times: 199_999 }))
+      // until it waits, or has sent too much
+      for (let before = -1; before !== sent && sent < 150_000;) {
+        before = sent
+        yield* Effect.sleep("300 millis")
+      }
+      assert.isBelow(sent, 100_000)
+      let all = 0
+      while (all < 200_020) all += (yield* accepted.receive).length
+      yield* Fiber.join(sending)
     }).pipe(Effect.scoped))
 })
 

@@ -5,6 +5,8 @@
 import { Malformed } from "./wire.ts"
 
 export const headerBytes = 4
+/** Pieces of one frame that are kept apart; more are joined, since each costs more than a byte. */
+const maxParts = 256
 
 export class Framer {
   limit: number
@@ -46,7 +48,7 @@ export class Framer {
   private keep(bytes: Uint8Array, frames: Array<Uint8Array>): Uint8Array {
     const wanted = this.held < headerBytes ? headerBytes : headerBytes + this.lengthOf(this.head())
     const taken = bytes.subarray(0, wanted - this.held)
-    this.parts.push(taken)
+    if (this.parts.push(taken) > maxParts) this.parts = [this.joined(taken.length)]
     this.held += taken.length
     if (this.held === headerBytes && wanted === headerBytes) this.lengthOf(this.head())
     else if (this.held === wanted && wanted > headerBytes) {
@@ -62,9 +64,10 @@ export class Framer {
     return this.parts[0]!
   }
 
-  private joined(): Uint8Array {
+  /** `more`: bytes that are not counted yet */
+  private joined(more = 0): Uint8Array {
     if (this.parts.length === 1) return this.parts[0]!
-    const joined = new Uint8Array(this.held)
+    const joined = new Uint8Array(this.held + more)
     let at = 0
     for (const part of this.parts) {
       joined.set(part, at)

@@ -28,6 +28,8 @@ export interface SocketOptions {
 
 /** Received bytes that may wait for a reader before the socket is no longer read. */
 const inboxBytes = 1024 * 1024
+/** What a frame that waits takes beside its bytes, roughly. */
+const frameCost = 256
 /** Writes below this are joined into one buffer, above they are handed over as they are. */
 const joinBytes = 32 * 1024
 /** milliseconds that a closed connection has to send what was handed over */
@@ -67,6 +69,8 @@ class SocketConnection implements Connection {
   /** bytes given to the socket, and in how many writes, of which it has not told yet that they left */
   private writing = 0
   private writes = 0
+  /** frames handed over since all had left */
+  private offered = 0
   private listener: (() => void) | undefined
   private readonly senders = new Set<() => void>()
 
@@ -103,7 +107,7 @@ class SocketConnection implements Connection {
       }
       if (frames.length === 0) return
       this.slabs.hold(chunk, frames)
-      for (const frame of frames) this.inboxLength += frame.length
+      for (const frame of frames) this.inboxLength += frame.length + frameCost
       if (this.inbox.length === 0) this.inbox = frames
       else this.inbox.push(...frames)
       if (this.inboxLength > inboxBytes) this.socket.pause()
@@ -151,6 +155,7 @@ class SocketConnection implements Connection {
       this.pending.push(header, frame)
     }
     this.pendingLength += headerBytes + length
+    this.offered++
     // what the kernel has taken needs no waiting for, though the platform tells of it only later
     if (this.writing === 0 || this.socket.writableLength === 0) this.write()
     return true
@@ -176,8 +181,9 @@ class SocketConnection implements Connection {
     if (--this.writes > 0) return
     this.writing = 0
     if (this.over !== undefined) return
-    if (this.pending.length > 0) this.write()
-    else this.idle()
+    if (this.pending.length > 0) return this.write()
+    this.offered = 0
+    this.idle()
   }
 
   readonly unsent = (): number => this.writing + this.pendingLength
@@ -197,7 +203,7 @@ class SocketConnection implements Connection {
       if (this.over !== undefined) return Effect.fail(this.failure())
       const limit = this.options.maxFrameBytes
       if (frame.length > limit) return Effect.fail(new FrameTooLarge({ bytes: frame.length, limit }))
-      if (this.unsent() <= this.options.outboxBytes) {
+      if (this.unsent() + this.offered * frameCost <= this.options.outboxBytes) {
         this.offer(frame)
         return Effect.void
       }
