@@ -120,7 +120,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
   const random = yield* Random.Random
   const clock = yield* Clock.Clock
   const context = yield* Effect.context<never>()
-  const scope = yield* Effect.scope
+  // of dials and sessions, closed after what is queued has left, which the end of their fibers would keep from it
+  const scope = yield* Scope.fork(yield* Effect.scope)
   const runFork = Effect.runForkWith(context)
   const self = node.address
   const timeouts = new Timeouts(clock, context)

@@ -121,6 +121,25 @@ describe("a peer that asks and does not read", () => {
       assert.isFalse(a.session.outbox.stalled, "all is settled")
     }))
 
+  it.effect("has what it says meanwhile taken whole afterwards, where that is large too", () =>
+    Effect.gen(function*() {
+      const { a, b, later, read, talk } = yield* pair({ windowBytes: 1024 * kibi })
+      times(200, () => a.ask("Fetch", { bytes: 1000 }))
+      const texts = Array.from({ length: 5 }, (_, i) => `${i}`.repeat(200_000))
+      for (const text of texts) a.ask("Later", { text })
+      talk()
+      assert.deepStrictEqual([later.length, b.session.over], [0, undefined])
+      read()
+      assert.deepStrictEqual(later.map(({ payload }) => (payload as { readonly text: string }).text), texts)
+      for (const asker of later.splice(0)) asker.succeed("")
+      read()
+      assert.strictEqual(a.outcomes.filter((outcome) => outcome === "Success").length, 205)
+      // as much again as its window, so all is settled
+      times(1000, () => a.ask("Later", { text: "x".repeat(3000) }))
+      read()
+      assert.strictEqual(later.length, 1000)
+    }))
+
   it.effect("is refused answers beyond a bound that it asked for before, as Unknown, and the rest arrives", () =>
     Effect.gen(function*() {
       const bytes = (asker: Asker) => asker.succeed(new Uint8Array(500_000))

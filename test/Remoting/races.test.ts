@@ -1,6 +1,6 @@
 // What comes between: a lease that closes while messages wait or a dial is under way, a reader that fails, what nobody may do twice.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber } from "effect"
+import { Context, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Delivery } from "../../src/Actor/Delivery.ts"
 import type { ActorStopped, NodeUnreachable } from "../../src/Actor/errors.ts"
@@ -101,6 +101,31 @@ describe("a node whose lease closes while it is dialed", () => {
         assert.strictEqual(unreachable(yield* Fiber.join(again))?.reason, "its lease is closed", `${millis}`)
       }
     }).pipe(Effect.scoped))
+})
+
+describe("a node that stops", () => {
+  it.effect("lets leave what waits for those it dialed and for those that dialed it", () =>
+    Effect.gen(function*() {
+      const network = yield* SimulatedNetwork.make({ seed: 1 })
+      const scope = yield* Scope.make()
+      const a = yield* startNode(network, "a", { scope })
+      const b = yield* startNode(network, "b")
+      const [from, back] = [Context.get(a, Delivery), Context.get(b, Delivery)]
+      assert.isTrue(Exit.isSuccess(yield* from.ask(to(b), parse, 5000)))
+      assert.isTrue(Exit.isSuccess(yield* back.ask(to(a), parse, 5000)))
+      yield* TestClock.adjust("1 second")
+      const asking = yield* fork(back.ask(to(a), parse, 5000))
+      for (let n = 0; n < 2000; n++) yield* from.tell(to(b), put(n))
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("1 second")
+      const received = Context.get(b, Recorders).received.filter(({ tag }) => tag === "Put")
+      assert.deepStrictEqual(
+        received.map(({ payload }) => (payload as { n: number }).n),
+        Array.from({ length: 2000 }, (_, n) => n)
+      )
+      assert.deepStrictEqual(deadLetters(a), [])
+      yield* Fiber.join(asking)
+    }))
 })
 
 describe("a session", () => {
