@@ -180,7 +180,7 @@ export const makeOperations = (
         see(seen, reply.seq)
         return Effect.succeed(applied)
       }
-      const loss = fallen(bucket.name, reply.seq - 1, seen)
+      const loss = fallen(bucket.name, reply.seq - 1, seen.highest)
       noteLoss(seen, loss, reply.seq)
       return Effect.as(Effect.logWarning(`nats: ${loss}`), applied)
     }

@@ -1,27 +1,36 @@
 /**
- * Reading a bucket as a whole: listings, and watches that start with one. A *session* is one short-lived consumer; it ends at the
- * first doubt (a gap in its sequence, silence, a lost connection), and the next one begins with everything anew. Also without
- * doubt it is renewed every ten seconds, because replicas of a pausing cluster may diverge without a word; what such a
- * renewal finds to be newer is told as changes, what it finds to be older as a loss.
+ * Reading a bucket as a whole: listings, and watches that start with one. A watch is a session (`natsSession`) after the other. One ends
+ * at the first doubt (also when the stream's leader does not answer), and the next one begins with everything anew. Also without doubt it is renewed every ten seconds, because replicas of a pausing cluster may
+ * diverge without a word; what such a renewal finds to be newer is told as changes, what it finds to be older as a loss. The next
+ * session is opened beside the last one, which goes on for as long as none can be had: only the servers' meta leader makes them.
  */
-import { Clock, Effect, Exit, Queue, Random, Schedule, Scope, Stream } from "effect"
+import { Clock, Effect, Exit, Random, Schedule, Scope, Stream } from "effect"
 import type { Entry, WatchEvent } from "../ControlStore.ts"
 import type { ReportForeign } from "./foreign.ts"
-import { filterOf, isMarker, keyOf, leaderLast, positionOf, readConsumer, streamInfo, textOf } from "./natsBucket.ts"
-import type { Bucket, Position } from "./natsBucket.ts"
+import { filterOf, leaderLast, streamInfo } from "./natsBucket.ts"
+import type { Bucket } from "./natsBucket.ts"
 import { LinkFailure } from "./natsConnection.edge.ts"
-import type { Message, NatsLink } from "./natsConnection.edge.ts"
+import type { NatsLink } from "./natsConnection.edge.ts"
 import { sweepMarkers } from "./natsMarkers.ts"
 import type { SeenMarkers } from "./natsMarkers.ts"
 import { fallen, noteLoss, see } from "./natsSeen.ts"
 import type { Seen } from "./natsSeen.ts"
-import { makeSilence } from "./silence.ts"
+import {
+  astray,
+  behind,
+  fitsLeader,
+  gap,
+  listedOf,
+  makeContinuity,
+  openSession,
+  readListing,
+  requestMillis
+} from "./natsSession.ts"
+import type { Session } from "./natsSession.ts"
 import { makeWatchSink } from "./watchSink.ts"
-import type { Listed, WatchSink } from "./watchSink.ts"
+import type { WatchSink } from "./watchSink.ts"
 
-const silenceMillis = 3_000
 const renewMillis = 10_000
-const requestMillis = 2_000
 /**
  * How often the stream's leader is asked whether the watch has everything, how long it may take to say so, and how long a sound replica may
  * take to tell the same. With the heartbeat of the next second, and a new session's listing, that stays well below the five
@@ -30,181 +39,9 @@ const requestMillis = 2_000
 const verifyMillis = 1_200
 const verifyPatienceMillis = 1_000
 const lagMillis = 300
-const sessionAttempts = 4
-const sessionStaggerMillis = 400
-
-type Arrival =
-  | { readonly _tag: "Data"; readonly position: Position; readonly subject: string; readonly message: Message }
-  /** `stalled`: there is more, which waits until we say that we keep up */
-  | { readonly _tag: "Heartbeat"; readonly lastConsumer: number; readonly stalled: boolean }
-  | { readonly _tag: "Ended"; readonly reason: string }
-
-const readArrival = (message: Message): Arrival => {
-  if (message.status === 0) {
-    const position = positionOf(message.reply)
-    return position === undefined
-      ? { _tag: "Ended", reason: "a message without position" }
-      : { _tag: "Data", position, subject: message.subject, message }
-  }
-  return message.status === 100
-    ? {
-      _tag: "Heartbeat",
-      lastConsumer: Number(message.header("Nats-Last-Consumer") || NaN),
-      stalled: message.header("Nats-Consumer-Stalled") !== ""
-    }
-    : { _tag: "Ended", reason: message.description || `status ${message.status}` }
-}
-
-interface Session {
-  /** messages that were waiting at its start */
-  readonly pending: number
-  /** Everything that has arrived, at least one. Silence that lasts too long and a lost connection arrive, too, as its end. */
-  readonly take: Effect.Effect<ReadonlyArray<Arrival>>
-  /** Lets its end arrive, with that reason. */
-  readonly end: (reason: string) => void
-}
-
-/** One consumer with an inbox of its own; whatever became of it goes with the scope. */
-const openOne = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, prefix: string) {
-  const arrivals = yield* Effect.acquireRelease(Queue.unbounded<Arrival>(), Queue.shutdown)
-  const silence = yield* makeSilence(silenceMillis)
-  const inbox = yield* link.inbox((message) => {
-    silence.heard()
-    // The server asks whether we keep up; the answer is an empty message to the address that it names.
-    const stalled = message.header("Nats-Consumer-Stalled")
-    if (message.status === 100 && message.reply) return link.send(message.reply, "")
-    if (stalled !== "") link.send(stalled, "")
-    Queue.offerUnsafe(arrivals, readArrival(message))
-  })
-  const consumer = yield* readConsumer(link, bucket, prefix, inbox, requestMillis)
-  const end = (reason: string) => void Queue.offerUnsafe(arrivals, { _tag: "Ended", reason })
-  yield* Effect.forkScoped(Effect.map(link.lost, end))
-  yield* Effect.forkScoped(Effect.map(silence.lasted, () => end(`nats was silent for ${silenceMillis} ms`)))
-  const session: Session = { pending: consumer.pending, take: Queue.takeAll(arrivals), end }
-  return session
-})
-
-/**
- * Opens a session. A cluster may place a consumer on a member that is dead without knowing it, and then never answers: so
- * another is asked for when there is no answer after a moment, and the first that comes is taken.
- */
-const openSession = (
-  link: NatsLink,
-  bucket: Bucket,
-  prefix: string
-): Effect.Effect<Session, LinkFailure, Scope.Scope> =>
-  Effect.flatMap(
-    Effect.scope,
-    (parent) =>
-      Effect.raceAll(Array.from({ length: sessionAttempts }, (_, i) =>
-        Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function*() {
-            yield* restore(Effect.sleep(i * sessionStaggerMillis))
-            const own = yield* Scope.fork(parent)
-            return yield* restore(Scope.provide(openOne(link, bucket, prefix), own)).pipe(
-              Effect.onError(() => Scope.close(own, Exit.void))
-            )
-          })
-        )))
-  )
-
-/**
- * The revision of a removal. Its sequence is that of the marker, at which the server would take an update; with a zero in front it
- * orders as it should and is no revision that any write accepts.
- */
-const removalAt = (sequence: string): string => `0${sequence}`
-
-/** What a data message says of a key; undefined where it is none of ours. */
-const listedOf = Effect.fnUntraced(function*(
-  bucket: Bucket,
-  arrival: Extract<Arrival, { readonly _tag: "Data" }>,
-  report: ReportForeign
-) {
-  const key = keyOf(bucket, arrival.subject)
-  if (key === undefined) {
-    yield* report(arrival.subject, "is no key of this store")
-    return undefined
-  }
-  const revision = String(arrival.position.stream)
-  if (isMarker(arrival.message.header("KV-Operation"))) {
-    return { key, listed: { removedAt: removalAt(revision) } as Listed, marker: true }
-  }
-  const value = textOf(arrival.message.data)
-  if (value !== undefined) return { key, listed: { entry: { key, value, revision } } as Listed, marker: false }
-  yield* report(key, "holds bytes that are no UTF-8")
-  return { key, listed: { removedAt: removalAt(revision) } as Listed, marker: false }
-})
-
-/** Checks that nothing is missing between one message and the next. */
-const makeContinuity = () => {
-  let seen = 0
-  let newest = 0
-  return {
-    follows: (arrival: Arrival): boolean => {
-      if (arrival._tag === "Data") {
-        seen += 1
-        newest = Math.max(newest, arrival.position.stream)
-        return arrival.position.consumer === seen
-      }
-      return arrival._tag === "Ended" || arrival.lastConsumer === seen
-    },
-    count: () => seen,
-    /** sequence in the stream of the newest message */
-    newest: () => newest
-  }
-}
-
-const gap = new LinkFailure({ kind: "NoAnswer", reason: "a message is missing" })
-const behind = new LinkFailure({ kind: "NoAnswer", reason: "the replica that tells is behind the leader" })
-const astray = new LinkFailure({ kind: "NoAnswer", reason: "the replica that tells has what the leader has not" })
-
-/**
- * Does what was told up to `newest` fit the word of the stream's leader, whose newest message under the prefix was `last`? A replica
- * that lags is behind; one that went its own way under faults may have more than the leader. `last` may also be lower because
- * a marker was swept, which the sequence of the whole stream tells.
- */
-const fitsLeader = (link: NatsLink, bucket: Bucket, newest: number, last: number): Effect.Effect<void, LinkFailure> =>
-  newest === last
-    ? Effect.void
-    : newest < last
-    ? Effect.fail(behind)
-    : Effect.flatMap(
-      streamInfo(link, bucket, requestMillis),
-      (info) => info.error === undefined && info.state.last_seq < newest ? Effect.fail(astray) : Effect.void
-    )
-
-/**
- * Collects the listing with which a session begins. What arrives behind it in the same batch belongs to it too: it is newer.
- */
-const readListing = Effect.fnUntraced(function*(
-  bucket: Bucket,
-  session: Session,
-  continuity: ReturnType<typeof makeContinuity>,
-  report: ReportForeign
-) {
-  const listing = new Map<string, Listed>()
-  /** keys whose last word is a removal, with its sequence */
-  const markers = new Map<string, string>()
-  let complete = session.pending === 0
-  while (!complete) {
-    for (const arrival of yield* session.take) {
-      if (arrival._tag === "Ended") return yield* new LinkFailure({ kind: "NoAnswer", reason: arrival.reason })
-      if (!continuity.follows(arrival)) return yield* gap
-      // a heartbeat is only sent when there is nothing to deliver, or we do not keep up
-      if (arrival._tag === "Heartbeat") complete ||= !arrival.stalled
-      else {
-        const told = yield* listedOf(bucket, arrival, report)
-        if (told !== undefined) {
-          listing.set(told.key, told.listed)
-          if (told.marker) markers.set(told.key, String(arrival.position.stream))
-          else markers.delete(told.key)
-        }
-        if (arrival.position.pending === 0 || continuity.count() >= session.pending) complete = true
-      }
-    }
-  }
-  return { listing, markers }
-})
+/** A watch whose leader has not answered for this long knows nothing of what others write: it asks again at shorter intervals until then. */
+const leaderlessMillis = 3_000
+const askAgainMillis = 400
 
 /**
  * All entries with the prefix, sorted by key. Ends with the caller's patience, or with the first doubt; a replica that has not yet
@@ -220,7 +57,7 @@ export const listBucket = (
     const first = yield* leaderLast(link, bucket, prefix, requestMillis)
     const session = yield* openSession(link, bucket, prefix)
     const continuity = makeContinuity()
-    const { listing } = yield* readListing(bucket, session, continuity, report)
+    const { listing } = yield* readListing(bucket, session, continuity, report, first)
     yield* fitsLeader(link, bucket, continuity.newest(), first)
     return Array.from(listing.values())
       .flatMap((listed) => "entry" in listed && listed.entry.key.startsWith(prefix) ? [listed.entry] : [])
@@ -237,30 +74,37 @@ interface Memory {
   readonly markerRetentionMillis: number
 }
 
-const checkIdentity = Effect.fnUntraced(
-  function*(link: NatsLink, bucket: Bucket, memory: Memory, seen: Seen, sink: WatchSink) {
-    const info = yield* streamInfo(link, bucket, requestMillis)
-    if (info.error !== undefined) {
-      return yield* new LinkFailure({ kind: "NoResponders", reason: info.error.description })
-    }
-    const created = String(info.created)
-    const last = info.state.last_seq
-    const loss = memory.created !== undefined && memory.created !== created
-      ? `bucket ${bucket.name} was made anew`
-      : last < seen.highest
-      ? fallen(bucket.name, last, seen)
-      : undefined
-    if (loss !== undefined) {
-      yield* Effect.logWarning(`nats: ${loss}`)
-      noteLoss(seen, loss, last)
-    }
-    if (memory.losses !== seen.losses) sink.lost(seen.reason)
-    memory.losses = seen.losses
-    memory.created = created
+/** Is it still the bucket that it was, and has it forgotten nothing? A loss is noted, for every watch of this client to tell. */
+const checkIdentity = Effect.fnUntraced(function*(link: NatsLink, bucket: Bucket, memory: Memory, seen: Seen) {
+  // what is seen while the answer is on its way may be newer
+  const { highest, losses } = seen
+  const info = yield* streamInfo(link, bucket, requestMillis)
+  if (info.error !== undefined) {
+    return yield* new LinkFailure({ kind: "NoResponders", reason: info.error.description })
   }
-)
+  const created = String(info.created)
+  const last = info.state.last_seq
+  const loss = memory.created !== undefined && memory.created !== created
+    ? `bucket ${bucket.name} was made anew`
+    : last < highest && losses === seen.losses
+    ? fallen(bucket.name, last, highest)
+    : undefined
+  if (loss !== undefined) {
+    yield* Effect.logWarning(`nats: ${loss}`)
+    noteLoss(seen, loss, last)
+  }
+  memory.created = created
+})
 
-/** One session from its listing to its renewal or to a doubt, which is its failure. */
+/** A session that is open, in a scope of its own. */
+interface Opened {
+  readonly session: Session
+  /** sequence that the stream's leader had before: it must be in the session's listing */
+  readonly first: number
+  readonly scope: Scope.Closeable
+}
+
+/** One session from its listing to its renewal, which is its result, or to a doubt, which is its failure. */
 const watchSession = Effect.fnUntraced(function*(
   link: NatsLink,
   bucket: Bucket,
@@ -268,31 +112,43 @@ const watchSession = Effect.fnUntraced(function*(
   memory: Memory,
   seen: Seen,
   sink: WatchSink,
-  report: ReportForeign
-) {
+  report: ReportForeign,
+  { first, session }: Opened,
+  open: Effect.Effect<Opened, LinkFailure>
+): Effect.fn.Return<Opened, LinkFailure, Scope.Scope> {
   const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos / 1_000_000n))
-  yield* checkIdentity(link, bucket, memory, seen, sink)
-  // A consumer lives on one replica, and after a fault that one may lag or have gone astray while its heartbeats go on. What the
-  // stream's leader had before the listing must be in the listing; what it has later must soon arrive, before the replica calls itself idle.
-  const first = yield* leaderLast(link, bucket, prefix, requestMillis)
-  const session = yield* openSession(link, bucket, prefix)
+  if (memory.losses !== seen.losses) sink.lost(seen.reason)
+  memory.losses = seen.losses
   const continuity = makeContinuity()
-  const { listing, markers } = yield* readListing(bucket, session, continuity, report)
+  const { listing, markers } = yield* readListing(bucket, session, continuity, report, first)
   yield* fitsLeader(link, bucket, continuity.newest(), first)
   yield* Effect.forkScoped(sweepMarkers(link, bucket, memory.markers, markers, memory.markerRetentionMillis))
   let required = 0
+  let leaderAt = yield* now
   const verify = Effect.gen(function*() {
     const told = continuity.newest()
     const last = yield* leaderLast(link, bucket, prefix, verifyPatienceMillis)
     if (last < told) yield* fitsLeader(link, bucket, told, last)
+    leaderAt = yield* now
     yield* Effect.sleep(lagMillis)
     required = last
+    yield* Effect.sleep(verifyMillis)
   })
-  yield* verify.pipe(
-    // a leader that is missing proves nothing either way, and is missed by writers soon enough
-    Effect.catch((failure) => Effect.sync(() => failure === astray ? session.end(failure.reason) : undefined)),
-    Effect.delay(verifyMillis),
-    Effect.forever,
+  yield* Effect.sleep(verifyMillis).pipe(
+    Effect.andThen(
+      verify.pipe(
+        Effect.catch((failure) =>
+          Effect.gen(function*() {
+            if (failure === astray) session.end(failure.reason)
+            else if ((yield* now) - leaderAt >= leaderlessMillis) {
+              session.end(`the leader of bucket ${bucket.name} does not answer`)
+            }
+            yield* Effect.sleep(askAgainMillis)
+          })
+        ),
+        Effect.forever
+      )
+    ),
     Effect.forkScoped
   )
   for (const [key, listed] of listing) {
@@ -302,10 +158,20 @@ const watchSession = Effect.fnUntraced(function*(
   const loss = sink.relist(listing)
   if (loss !== undefined) yield* Effect.logWarning(`nats: bucket ${bucket.name}: ${loss}`)
   let provedAt = yield* now
-  const until = provedAt + renewMillis * (0.9 + 0.2 * (yield* Random.next))
+  let next: Opened | undefined
+  yield* open.pipe(
+    Effect.retry(Schedule.spaced("1 second").pipe(Schedule.jittered)),
+    Effect.map((opened) => {
+      next = opened
+      session.renewed()
+    }),
+    Effect.delay(renewMillis * (0.9 + 0.2 * (yield* Random.next))),
+    Effect.forkScoped
+  )
   sink.current()
-  while (provedAt < until) {
+  while (next === undefined) {
     for (const arrival of yield* session.take) {
+      if (arrival._tag === "Renewed") continue
       if (arrival._tag === "Ended") return yield* new LinkFailure({ kind: "NoAnswer", reason: arrival.reason })
       if (!continuity.follows(arrival)) return yield* gap
       if (arrival._tag === "Heartbeat") {
@@ -330,6 +196,43 @@ const watchSession = Effect.fnUntraced(function*(
       }
     }
   }
+  return next
+})
+
+/** One session after the other, until a doubt. */
+const watchSessions = Effect.fnUntraced(function*(
+  link: NatsLink,
+  bucket: Bucket,
+  prefix: string,
+  memory: Memory,
+  seen: Seen,
+  sink: WatchSink,
+  report: ReportForeign
+): Effect.fn.Return<never, LinkFailure, Scope.Scope> {
+  const parent = yield* Effect.scope
+  // A consumer lives on one replica, and after a fault that one may lag or have gone astray while its heartbeats go on. What the
+  // stream's leader had before the listing must be in the listing; what it has later must soon arrive, before the replica calls itself idle.
+  const open: Effect.Effect<Opened, LinkFailure> = Effect.gen(function*() {
+    yield* checkIdentity(link, bucket, memory, seen)
+    const first = yield* leaderLast(link, bucket, prefix, requestMillis)
+    const scope = yield* Scope.fork(parent)
+    const session = yield* Scope.provide(openSession(link, bucket, prefix), scope).pipe(
+      Effect.onError(() => Scope.close(scope, Exit.void))
+    )
+    return { session, first, scope }
+  })
+  let opened = yield* open
+  while (true) {
+    const last = opened
+    const next = yield* Scope.provide(
+      watchSession(link, bucket, prefix, memory, seen, sink, report, last, open),
+      last.scope
+    )
+    yield* Scope.close(last.scope, Exit.void)
+    // What the last session has told meanwhile must be in the next one's listing. Of that, what was swept since is gone at the leader, too.
+    const first = yield* leaderLast(link, bucket, prefix, requestMillis)
+    opened = { ...next, first: Math.max(first, next.first) }
+  }
 })
 
 /** Watches a prefix for as long as the stream is read. */
@@ -345,21 +248,29 @@ export const watchBucket = (
     const sink = makeWatchSink(queue)
     const memory: Memory = { created: undefined, losses: seen.losses, markers: new Map(), markerRetentionMillis }
     const filter = filterOf(bucket, prefix)
-    const session: Effect.Effect<void, LinkFailure, Scope.Scope> = link.connected.pipe(
+    const sessions: Effect.Effect<never, LinkFailure, Scope.Scope> = link.connected.pipe(
       Effect.timeoutOrElse({
         duration: requestMillis,
         orElse: () => Effect.sync(() => sink.lost("not connected to nats"))
       }),
       Effect.andThen(link.connected),
-      Effect.andThen(watchSession(link, bucket, prefix, memory, seen, sink, report))
+      Effect.andThen(watchSessions(link, bucket, prefix, memory, seen, sink, report))
     )
-    return yield* Effect.scoped(session).pipe(
-      Effect.tapError((failure) =>
-        Effect.andThen(
-          Effect.sync(() => sink.lost(failure.reason)),
-          Effect.logDebug(`nats: watch of ${filter}: ${failure.reason}`)
+    const attempt = Effect.gen(function*() {
+      const startedAt = yield* Clock.monotonicTimeNanos
+      return yield* Effect.scoped(sessions).pipe(
+        Effect.catch((failure) =>
+          Effect.gen(function*() {
+            sink.lost(failure.reason)
+            yield* Effect.logDebug(`nats: watch of ${filter}: ${failure.reason}`)
+            // one that had gone well starts the next without the delays of those that never did
+            const lasted = (yield* Clock.monotonicTimeNanos) - startedAt
+            return yield* lasted > 5_000_000_000n ? Effect.void : Effect.fail(failure)
+          })
         )
-      ),
+      )
+    })
+    return yield* attempt.pipe(
       Effect.retry(
         Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("1 second")]).pipe(Schedule.jittered)
       ),

@@ -26,5 +26,5 @@ export const noteLoss = (seen: Seen, reason: string, now: number): void => {
 }
 
 /** How a fallen sequence is told. */
-export const fallen = (bucket: string, last: number, seen: Seen): string =>
-  `bucket ${bucket} lost acknowledged writes: its last is ${last}, ${seen.highest} was seen`
+export const fallen = (bucket: string, last: number, highest: number): string =>
+  `bucket ${bucket} lost acknowledged writes: its last is ${last}, ${highest} was seen`
