@@ -60,6 +60,32 @@ describe.concurrent("the judge of the failure suite", () => {
       assert.include(verdict, "certainly not applied, and there")
     }).pipe(Effect.scoped))
 
+  it.live("catches one that removes what it says is certainly not removed", () =>
+    Effect.gen(function*() {
+      const verdict = yield* judged((honest, _, broken) => ({
+        ...honest,
+        remove: (key, revision) =>
+          Effect.andThen(
+            honest.remove(key, revision),
+            () => broken() ? Effect.fail(new StoreUnavailable({ operation: "remove", reason: "planted" })) : Effect.void
+          )
+      }))
+      assert.include(verdict, "certainly not applied, and done")
+    }).pipe(Effect.scoped))
+
+  it.live("catches one that brings back what was removed, however much was written since", () =>
+    Effect.gen(function*() {
+      const verdict = yield* judged((honest, backend, broken) => ({
+        ...honest,
+        remove: (key, revision) =>
+          Effect.andThen(
+            honest.remove(key, revision),
+            broken() ? Effect.ignore(backend.client().create(key, "updated")) : Effect.void
+          )
+      }))
+      assert.include(verdict, "acknowledged, and not there")
+    }).pipe(Effect.scoped))
+
   it.live("catches one that reports a write as a conflict with itself", () =>
     Effect.gen(function*() {
       let repeated = false

@@ -1,9 +1,10 @@
 /**
- * One trial of a control store: two writers and a watch are at work, something breaks and is mended, and then it is judged what
- * each of them was told against what the store holds.
+ * One trial of a control store: writers and a watch are at work, something breaks and is mended, and then it is judged what
+ * each of them was told against what the store holds. Two writers create keys; a third leads each of its keys through a whole life:
+ * created, updated, removed.
  *
- * Judged is: every operation ends by its deadline; what was acknowledged is there; what was said to be certainly not applied
- * is not; the watch held what the store holds, was never silent for long without saying that it is lost, and was back soon.
+ * Judged is: every operation ends by its deadline; what was acknowledged is there, or gone if it was a removal; what was said to be
+ * certainly not applied is not; the watch held what the store holds, was never silent for long without saying that it is lost, and was back soon.
  */
 import { assert } from "@effect/vitest"
 import { Effect, Exit, Fiber, Logger, Schedule, type Scope, Stream } from "effect"
@@ -30,7 +31,7 @@ export interface Outcome {
   readonly acknowledged: number
   readonly refused: number
   readonly unknown: number
-  /** acknowledged and not there */
+  /** acknowledged and not there, or not as it was acknowledged */
   readonly lost: ReadonlyArray<string>
   /** milliseconds: longest operation, longest time without a successful write, longest silence of the watch */
   readonly slowest: number
@@ -44,7 +45,7 @@ const blindLimit = 5_000
 /** what a loaded machine may add to a deadline; milliseconds */
 const slack = 1_000
 /** words with which a backend tells that the store has forgotten something */
-export const forgetful = /lost acknowledged|no longer knows|fell from|made anew|replaced by|another value at/
+export const forgetful = /lost acknowledged|no longer knows|fell from|made anew|replaced by|another value at|is back at/
 
 const now = () => Number(process.hrtime.bigint()) / 1_000_000
 
@@ -184,9 +185,50 @@ export const trial = (subject: Subject): Effect.Effect<Outcome, unknown, Scope.S
           yield* Effect.sleep(Exit.isSuccess(exit) ? "4 millis" : "50 millis")
         }
       })
+    /** What may become of a key of the third writer: `undefined` is its absence. `refused`: what certainly may not. */
+    const lives = new Map<
+      string,
+      { readonly may: ReadonlyArray<string | undefined>; readonly refused?: string | undefined }
+    >()
+    /** what a store that may forget answered to who relied on what it had acknowledged */
+    const forgotten: Array<string> = []
+    const live = Effect.gen(function*() {
+      for (let i = 0; working; i++) {
+        const key = `${prefix}life/${i}`
+        let revision = ""
+        let value: string | undefined
+        const steps = [
+          ["created", Effect.suspend(() => writer.create(key, "created"))],
+          ["updated", Effect.suspend(() => writer.update(key, "updated", revision))],
+          [undefined, Effect.suspend(() => Effect.as(writer.remove(key, revision), revision))]
+        ] as const
+        for (const [next, step] of steps) {
+          const begun = now()
+          const exit = yield* Effect.exit(step)
+          slowest = Math.max(slowest, now() - begun)
+          if (Exit.isSuccess(exit)) {
+            revision = exit.value
+            value = next
+            lives.set(key, { may: [value] })
+            yield* Effect.sleep("4 millis")
+            continue
+          }
+          const error = yield* Effect.flip(exit)
+          if (error._tag === "OutcomeUnknown") lives.set(key, { may: [value, next] })
+          else lives.set(key, { may: [value], refused: next ?? "removed" })
+          if (subject.mayForget === true && error._tag === "RevisionConflict" && next !== "created") {
+            forgotten.push(`${key} was not ${value}`)
+          } else if (error._tag !== "OutcomeUnknown" && error._tag !== "StoreUnavailable") {
+            wrong.push(`${key} to be ${next ?? "removed"}: ${error._tag}`)
+          }
+          yield* Effect.sleep("50 millis")
+          break
+        }
+      }
+    })
     const workers = yield* Effect.forEach(
-      ["one", "two"],
-      (name) => Effect.forkChild(Effect.provide(work(name), collect))
+      [work("one"), work("two"), live],
+      (one) => Effect.forkChild(Effect.provide(one, collect))
     )
     yield* until("fifty writes before the fault", 15_000, () => acknowledged.size >= 50)
 
@@ -229,9 +271,13 @@ export const trial = (subject: Subject): Effect.Effect<Outcome, unknown, Scope.S
       assert.isTrue(yield* mark("second"), "the watch to know a later write within five seconds")
     }
     const blind = blindAfter(said, back)
+    let values = new Map<string, string>()
     const look = Effect.map(
       patiently(judge.list(prefix)),
-      (entries) => new Map(entries.map(({ key, revision }) => [key, revision]))
+      (entries) => {
+        values = new Map(entries.map(({ key, value }) => [key, value]))
+        return new Map(entries.map(({ key, revision }) => [key, revision]))
+      }
     )
     let there = yield* look
     // a watch on a replica that went astray has as long to find out as one that is blind
@@ -244,7 +290,13 @@ export const trial = (subject: Subject): Effect.Effect<Outcome, unknown, Scope.S
       yield* Effect.sleep("250 millis")
       there = yield* look
     }
-    const lost = Array.from(acknowledged.keys()).filter((key) => !there.has(key))
+    const astray = Array.from(lives).filter(([key, { may }]) => !may.includes(values.get(key)))
+    const applied = astray.filter(([key, { refused }]) => refused === (values.get(key) ?? "removed"))
+    const lost = [
+      ...forgotten,
+      ...Array.from(acknowledged.keys()).filter((key) => !there.has(key)),
+      ...astray.filter((one) => !applied.includes(one)).map(([key]) => `${key} is ${values.get(key) ?? "removed"}`)
+    ]
     const silence = longestSilence(said, now())
     const outcome: Outcome = {
       acknowledged: acknowledged.size,
@@ -266,6 +318,11 @@ export const trial = (subject: Subject): Effect.Effect<Outcome, unknown, Scope.S
     assert.deepStrictEqual(wrong, [], "a key that nobody else writes conflicts with nothing")
     assert.isAtMost(slowest, subject.requestTimeout + slack, "an operation outlived its deadline")
     assert.deepStrictEqual(Array.from(refused).filter((key) => there.has(key)), [], "certainly not applied, and there")
+    assert.deepStrictEqual(
+      applied.map(([key, { refused }]) => `${key} ${refused}`),
+      [],
+      "certainly not applied, and done"
+    )
     if (subject.mayForget === true) {
       if (lost.length > 0) {
         assert.isTrue(reports.some((text) => forgetful.test(text)), `${lost.length} lost, not a word`)
