@@ -147,9 +147,11 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
   // whole milliseconds: fractions differ in their last bits when a world begins late on its clock
   const now = () => Math.round(clock.currentTimeMillisUnsafe() - began)
   const trace = new Trace()
-  const monitors = new Monitors((id) => {
+  const monitors = new Monitors((id, incarnation) => {
     const node = nodes.find((candidate) => candidate.id === id)
-    return node?.isUp === true && Context.get(node.context, Cluster.Cluster).mayAct()
+    if (node?.isUp !== true) return false
+    const cluster = Context.get(node.context, Cluster.Cluster)
+    return (incarnation === undefined || cluster.self.incarnation === incarnation) && cluster.mayAct()
   })
   const dataCenterNames = Object.keys(options.dataCenters)
   const nodes: Array<SimulatedNode> = []

@@ -31,6 +31,21 @@ describe("monitors", () => {
     assert.deepStrictEqual(monitors.violations.map((violation) => violation.at), [4])
   })
 
+  it("a start of a member that is declared dead while it holds a valid lease is one, and none where it is another start", () => {
+    const left = (id: string) => ({
+      _tag: "MemberLeft" as const,
+      member: { node: node(id), status: "Dead" as const, age: 1, roles: [], kinds: [] }
+    })
+    const monitors = new Monitors((id, incarnation) => id === "b" && incarnation === "1")
+    monitors.event(1, "a", left("c"))
+    assert.deepStrictEqual(monitors.violations, [])
+    monitors.event(2, "a", left("b"))
+    assert.deepStrictEqual(monitors.violations.map((violation) => violation.invariant), ["deadDoNotAct"])
+    const later = new Monitors((_id, incarnation) => incarnation === "2")
+    later.event(1, "a", left("b"))
+    assert.deepStrictEqual(later.violations, [])
+  })
+
   it("an owner without a lease beside its successor is one only when nobody tells it in time", () => {
     const monitors = new Monitors((node) => node !== "a")
     monitors.event(1, "a", started("a", 1))

@@ -10,7 +10,7 @@ import type { SystemEvent } from "../../Actor/SystemEvents.ts"
 
 export interface Violation {
   /** the invariant's name */
-  readonly invariant: "uniqueActingOwner" | "placementsRise" | "viewsAreOrdered"
+  readonly invariant: "uniqueActingOwner" | "placementsRise" | "viewsAreOrdered" | "deadDoNotAct"
   readonly at: number
   readonly detail: string
 }
@@ -33,10 +33,10 @@ export class Monitors {
   private readonly views = new Map<string, number>()
   /** names with an owner too many that may not act any more -> since when */
   private readonly overlaps = new Map<string, number>()
-  private readonly mayAct: (node: string) => boolean
+  private readonly mayAct: (node: string, incarnation?: string) => boolean
 
-  /** `mayAct`: does the node hold a valid lease at this moment? */
-  constructor(mayAct: (node: string) => boolean) {
+  /** `mayAct`: does the node (that start of it) hold a valid lease at this moment? */
+  constructor(mayAct: (node: string, incarnation?: string) => boolean) {
     this.mayAct = mayAct
   }
 
@@ -65,6 +65,13 @@ export class Monitors {
         const owners = this.running.get(key) ?? []
         this.running.set(key, owners.filter((other) => other.node !== node))
         this.checkOwners(at, key)
+        return
+      }
+      case "MemberLeft": {
+        const { id, incarnation } = event.member.node
+        if (!this.gone.has(id) && this.mayAct(id, incarnation)) {
+          this.report("deadDoNotAct", at, `${id} holds a valid lease, and ${node} has seen it declared dead`)
+        }
         return
       }
       case "WorkHeld":
