@@ -75,6 +75,20 @@ describe("what a watch tells", () => {
       assert.deepStrictEqual(yield* told, ["Snapshot a@5 b@6", "Removed a@7", "Removed b@8", "Put a@9"])
     }))
 
+  it.effect("is everything that a store tells which begins anew, though it counts from below what was removed before", () =>
+    Effect.gen(function*() {
+      for (const anew of ["snapshot", "relist"] as const) {
+        const { sink, told } = yield* sinkAndTold
+        sink.snapshot(listing(entry("a", 5)))
+        sink.removed("a", "100")
+        sink.lost("the store was made anew")
+        yield* told
+        sink[anew](listing())
+        sink.put(entry("a", 3))
+        assert.deepStrictEqual(yield* told, ["Snapshot", "Put a@3"])
+      }
+    }))
+
   it.effect("forgets removals after a snapshot that says otherwise, so that one loss is told once", () =>
     Effect.gen(function*() {
       const { sink, told } = yield* sinkAndTold

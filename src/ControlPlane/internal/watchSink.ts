@@ -62,11 +62,9 @@ export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink =
   }
   const snapshot = (listing: ReadonlyMap<string, Listed>): void => {
     held.clear()
-    for (const [key, listed] of listing) {
-      if (!("entry" in listed)) continue
-      held.set(key, listed.entry)
-      gone.delete(key)
-    }
+    // a store that begins anew may count from below what it removed before
+    gone.clear()
+    for (const listed of listing.values()) if ("entry" in listed) held.set(listed.entry.key, listed.entry)
     sighted = true
     if (Queue.sizeUnsafe(queue) < watchLimit) {
       overflowed = false
@@ -123,7 +121,6 @@ export const makeWatchSink = <E>(queue: Queue.Queue<WatchEvent, E>): WatchSink =
         // told although the watch may be lost already, because it says more than a lost connection
         toldLost = false
         lost(reason)
-        gone.clear()
       }
       if (!sighted) {
         snapshot(listing)
