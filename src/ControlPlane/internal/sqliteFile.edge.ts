@@ -223,6 +223,7 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
     `INSERT INTO changes (revision, key, bytes) VALUES (${next}, ?, ?) RETURNING revision`
   )
   const readLog = db.prepare("SELECT key, value, revision FROM changes WHERE revision > ? ORDER BY revision")
+  const sumLog = db.prepare("SELECT sum(bytes) AS bytes FROM changes WHERE revision > ?")
   const readLogSizes = db.prepare("SELECT revision, bytes FROM changes ORDER BY revision DESC")
   const cutLog = db.prepare("DELETE FROM changes WHERE revision < ?")
   const readDataVersion = db.prepare("PRAGMA data_version")
@@ -268,6 +269,9 @@ export const openFile = (path: string, synchronous: "full" | "normal"): SqliteFi
     if (!mustTidy()) return
     addedEntries = 0
     addedBytes = 0
+    // revisions have no holes, so the usual case needs no look at each row
+    const oldest = counter() - logEntries
+    if (Number(sumLog.get(oldest)?.["bytes"] ?? 0) <= logBytes) return void cutLog.run(oldest + 1)
     let entries = 0
     let kept = 0
     for (const row of readLogSizes.iterate()) {

@@ -1,6 +1,7 @@
 /**
  * What the store's thread and its owner say to each other. Requests have an id and get one answer each; orders get none; news
- * come by themselves. One port carries all of it in order, so an answer proves that all news before it were told.
+ * come by themselves. One port carries all of it in order, so an answer proves that all news before it were told: where one takes the
+ * shorter way (`Shared`), the port is emptied first.
  */
 import type { MessagePort } from "node:worker_threads"
 
@@ -73,10 +74,6 @@ export interface ThreadOptions {
 export interface ThreadData {
   readonly options: ThreadOptions
   readonly port: MessagePort
-  /**
-   * Two counters. The first is raised by the owner after whatever it has to say: the thread sleeps until it changes, which wakes it in
-   * a few microseconds, where a thread that sleeps in its event loop takes several times as long. The second counts hints that
-   * the file is just being written to.
-   */
-  readonly bell: Int32Array<SharedArrayBuffer>
+  /** of `Shared` */
+  readonly shared: SharedArrayBuffer
 }

@@ -1,11 +1,17 @@
 /**
- * The owner's side of the store's thread: starts it, carries messages, and says when it has ended. Keeps no process alive, and never
- * waits: to hold the event loop until a lone answer comes was no quicker than to let it sleep, and to keep it turning made the sync itself
- * wait for a processor.
+ * The owner's side of the store's thread: starts it, carries messages, and says when it has ended. Keeps no process alive. For a lone
+ * question the event loop does not go to sleep at once, but goes on turning for a moment (`Vigil`).
  */
 import * as Fs from "node:fs"
 import { MessageChannel, receiveMessageOnPort, Worker } from "node:worker_threads"
 import type { Answer, Inbound, News, Order, Outbound, Request, ThreadData, ThreadOptions } from "./sqliteProtocol.ts"
+import { Shared, Vigil } from "./sqliteShared.edge.ts"
+
+/** milliseconds for which the event loop does not sleep while one question is open */
+const awake = 0.4
+/** milliseconds of it without a turn; a turn that takes longer than the second says that the loop has other work, and would not sleep */
+const glance = 0.02
+const busy = 0.1
 
 export interface Listener {
   readonly onNews: (news: News) => void
@@ -31,10 +37,10 @@ const program = import.meta.url.endsWith(".ts")
 
 export const startThread = (options: ThreadOptions, listener: Listener): SqliteThread => {
   const { port1: port, port2 } = new MessageChannel()
-  const bell = new Int32Array(new SharedArrayBuffer(8))
+  const shared = new Shared()
   const worker = new Worker(program, {
     name: "effect-troupe control store",
-    workerData: { options, port: port2, bell } satisfies ThreadData,
+    workerData: { options, port: port2, shared: shared.memory } satisfies ThreadData,
     transferList: [port2],
     // Node 22 calls its SQLite experimental on each start
     execArgv: ["--disable-warning=ExperimentalWarning"]
@@ -43,19 +49,24 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
   const questions = new Map<number, (answer: Answer | undefined) => void>()
   let lastId = 0
   let outbox: Array<Inbound> = []
+  const vigil = new Vigil()
+  /** a question that is to be sent is the only one */
+  let lone = false
+  /** when the only open question was sent, and whether this side stays awake for it */
+  let asked: number | undefined
+  let vigilant = false
+  let turning = false
+  let turned = 0
   let closing = false
   let ended = false
 
-  const ring = (): void => {
-    Atomics.add(bell, 0, 1)
-    Atomics.notify(bell, 0)
-  }
   const flush = (): void => {
     const messages = outbox
     outbox = []
     if (messages.length === 0) return
+    if (lone) stayAwake()
     port.postMessage(messages)
-    ring()
+    shared.ring()
   }
   const post = (message: Inbound): void => {
     if (ended) return
@@ -70,8 +81,7 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
     hints?.close()
     try {
       hints = Fs.watch(`${options.path}-wal`, { persistent: false }, () => {
-        Atomics.add(bell, 1, 1)
-        ring()
+        shared.hint()
       })
       hints.on("error", () => hints?.close())
     } catch {
@@ -87,18 +97,54 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
       } else {
         const onAnswer = questions.get(message.id)
         questions.delete(message.id)
+        if (asked !== undefined && questions.size === 0) {
+          if (vigilant) vigil.kept(performance.now() - asked < awake)
+          asked = undefined
+        }
         onAnswer?.(message.answer)
       }
     }
   }
+  const hearAll = (): void => {
+    for (let next = receiveMessageOnPort(port); next !== undefined; next = receiveMessageOnPort(port)) {
+      hear(next.message)
+    }
+  }
   port.on("message", hear)
   port.unref()
+
+  // Burns a processor, so it ends where somebody else may want it: others' work in this event loop, a second question, a slow sync.
+  const goToSleep = (): void => {
+    turning = false
+    const written = shared.sleep()
+    if (written === undefined) return
+    // what was told before it comes first
+    hearAll()
+    const { id, revision } = written
+    hear([{ id, answer: { _tag: "Written", revision } }])
+  }
+  const turn = (): void => {
+    const now = performance.now()
+    const over = !vigilant || asked === undefined || now - asked > awake || now - turned > busy
+    if (over || shared.watchFor(glance)) return goToSleep()
+    turned = now
+    setImmediate(turn)
+  }
+  const stayAwake = (): void => {
+    lone = false
+    turned = asked = performance.now()
+    vigilant = vigil.worthwhile()
+    if (!vigilant || turning) return
+    turning = true
+    shared.wake()
+    setImmediate(turn)
+  }
+
   let failure: string | undefined
   worker.on("error", (error) => failure = error.message)
   worker.on("exit", (code) => {
-    for (let last = receiveMessageOnPort(port); last !== undefined; last = receiveMessageOnPort(port)) {
-      hear(last.message)
-    }
+    goToSleep()
+    hearAll()
     port.close()
     hints?.close()
     ended = true
@@ -115,6 +161,8 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
       }
       const id = lastId += 1
       questions.set(id, onAnswer)
+      lone = questions.size === 1
+      if (!lone) asked = undefined
       post({ ...request, id })
       return () => {
         if (!questions.delete(id)) return

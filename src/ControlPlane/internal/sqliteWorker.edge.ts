@@ -7,8 +7,13 @@
 import { receiveMessageOnPort, workerData } from "node:worker_threads"
 import { FileTrouble, openFile, type SqliteFile, type State, troubleOf } from "./sqliteFile.edge.ts"
 import type { Answer, Inbound, News, Outbound, ThreadData, Write } from "./sqliteProtocol.ts"
+import { Shared } from "./sqliteShared.edge.ts"
 
-const { bell, options, port } = workerData as ThreadData
+const { options, port, shared: memory } = workerData as ThreadData
+const shared = new Shared(memory)
+
+/** milliseconds for which the thread stays awake after an answer to an owner that is awake, and may ask the next thing at once */
+const awake = 0.15
 
 /** milliseconds between two tries to open a file that cannot be opened */
 const reopenPause = 200
@@ -61,11 +66,18 @@ let outbox: Array<Outbound> = []
 const say = (message: Outbound): void => {
   outbox.push(message)
 }
+/** the owner was awake and has been answered */
+let answered = false
+const answersAtOnce = (message: Outbound): boolean => {
+  if (!("answer" in message) || message.answer._tag !== "Written") return false
+  answered = shared.answer({ id: message.id, revision: message.answer.revision })
+  return answered
+}
 const send = (): void => {
   if (outbox.length === 0) return
   const messages = outbox
   outbox = []
-  port.postMessage(messages)
+  if (messages.length > 1 || !answersAtOnce(messages[0]!)) port.postMessage(messages)
 }
 const answer = (id: number, given: Answer): void => say({ id, answer: given })
 const tell = (news: News): void => say(news)
@@ -296,7 +308,7 @@ const serve = (): void => {
 /** When to look next, after a look or a hint. */
 const scheduleLook = (looked: boolean): void => {
   const now = performance.now()
-  const heard = Atomics.load(bell, 1)
+  const heard = shared.hints
   if (heard !== hints) {
     hints = heard
     hinted = firstLook
@@ -305,14 +317,21 @@ const scheduleLook = (looked: boolean): void => {
   pollAt = watches.size === 0 ? Infinity : looked ? now + pause : Math.min(pollAt, now + pause)
 }
 
+/** Sleeps until the bell rings, or so many milliseconds. */
+const sleep = (rung: number, milliseconds: number): void => {
+  const lingers = answered
+  answered = false
+  if (!lingers || !shared.watchBell(rung, Math.min(milliseconds, awake))) shared.waitFor(rung, milliseconds)
+}
+
 /** This thread's only loop. It sleeps on the bell, not in an event loop: no timer and no event of Node's ever fires here. */
 for (;;) {
-  const rung = Atomics.load(bell, 0)
+  const { rung } = shared
   serve()
   const due = performance.now() >= pollAt
   if (due) poll()
   send()
   scheduleLook(due)
   const next = Math.min(pollAt, writes.length > 0 ? retryAt : Infinity) - performance.now()
-  if (next > 0) Atomics.wait(bell, 0, rung, next)
+  if (next > 0) sleep(rung, next)
 }
