@@ -35,7 +35,7 @@ export {
 export {
   /**
    * A watch for backends that have none of their own: lists again and again (each 250 ms by default) and tells the differences. Says
-   * that it is lost when a listing fails or takes longer than three seconds.
+   * that it is lost when a listing fails or takes longer than three seconds, and that it is current by one of a second at most.
    */
   watchByListing
 } from "./internal/watchByListing.ts"

@@ -1,9 +1,12 @@
 /** A watch made of listings, for backends that cannot tell changes by themselves. */
-import { Effect, Schedule, Stream } from "effect"
+import { Clock, Effect, Schedule, Stream } from "effect"
 import type { Duration } from "effect"
 import type { Entry, WatchEvent } from "../ControlStore.ts"
 import { makeWatchSink } from "./watchSink.ts"
 import type { Listed } from "./watchSink.ts"
+
+/** a listing that took longer to come proves too little about now; milliseconds */
+const proofAge = 1_000
 
 /** `list` answers all entries of the watch's prefix as they are after the call began. */
 export const watchByListing = <E>(
@@ -19,12 +22,20 @@ export const watchByListing = <E>(
         if (!listing.has(key)) listing.set(key, { removedAt: String(BigInt(sink.revisionOf(key) ?? "0") + 1n) })
       }
       sink.relist(listing)
-      sink.current()
     }
-    const look = list.pipe(
+    const timed = Effect.gen(function*() {
+      const asked = yield* Clock.monotonicTimeNanos
+      const entries = yield* list
+      return { entries, took: Number((yield* Clock.monotonicTimeNanos) - asked) / 1e6 }
+    })
+    const look = timed.pipe(
       Effect.timeoutOrElse({ duration: "3 seconds", orElse: () => Effect.fail("a listing took longer than 3 s") }),
       Effect.match({
-        onSuccess: tell,
+        onSuccess: ({ entries, took }) => {
+          tell(entries)
+          // it is only sure to hold what was there when it was asked for
+          if (took <= proofAge) sink.current()
+        },
         onFailure: (error) => sink.lost(error instanceof Error ? error.message : String(error))
       })
     )
