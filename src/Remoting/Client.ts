@@ -16,6 +16,7 @@ import * as Settings from "../Actor/Settings.ts"
 import * as SystemEvents from "../Actor/SystemEvents.ts"
 import * as Topology from "../Actor/Topology.ts"
 import { ClientRpcs, type Endpoint } from "./ClientRpcs.ts"
+import { parseEndpoint } from "./internal/relay.ts"
 import * as Remoting from "./Remoting.ts"
 import type { RemotingOptions } from "./Settings.ts"
 import * as Transport from "./Transport.ts"
@@ -26,7 +27,7 @@ export type Balancing = "roundRobin" | "random" | "leastLoad"
 export interface ClientOptions extends RemotingOptions {
   /** the name that the nodes carry too */
   readonly system: string
-  /** at least one; each is `{ host, port }` or `host:port` */
+  /** at least one; each is `{ host, port }` or `host:port`, an address of IPv6 in brackets */
   readonly endpoints: ReadonlyArray<Endpoint | string>
   readonly balancing?: Balancing | undefined
   /**
@@ -41,11 +42,8 @@ export interface ClientOptions extends RemotingOptions {
   readonly requestTimeout?: Duration.Input | undefined
 }
 
-const parse = (endpoint: Endpoint | string): Endpoint | undefined => {
-  if (typeof endpoint !== "string") return endpoint
-  const match = /^(.+):(\d{1,5})$/.exec(endpoint)
-  return match === null ? undefined : { host: match[1]!, port: Number(match[2]) }
-}
+const parse = (endpoint: Endpoint | string): Endpoint | undefined =>
+  typeof endpoint === "string" ? parseEndpoint(endpoint) : endpoint
 
 /** The settings that clients and nodes share. */
 const remotingOf = (options: ClientOptions): RemotingOptions => {

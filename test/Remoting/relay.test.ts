@@ -1,6 +1,6 @@
 // An outsider that cannot reach the node which hosts an actor: a node that it can reach carries its frames.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Layer, Random, Redacted, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Queue, Random, Redacted, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Delivery } from "../../src/Actor/Delivery.ts"
 import { NodeUnreachable } from "../../src/Actor/errors.ts"
@@ -210,6 +210,29 @@ describe("an outsider's messages through a gateway", () => {
       const refused = Context.get(foreign, Recorders).events.filter((event) => event._tag === "PeerRefused")
       assert.isAtMost(refused.length, 1, "what the gateway itself tried")
       assert.deepStrictEqual(yield* ids(client), [])
+    }))
+
+  it.effect("leave no connection behind at an endpoint that did not carry them", () =>
+    Effect.gen(function*() {
+      const { b, c, client, network } = yield* world({ outsider: through("silent", "silent", "silent", "a") })
+      const silent = yield* network.transport("silent")
+      const open: Array<string> = []
+      yield* Queue.take(silent.accept).pipe(
+        Effect.tap(({ receive }) => {
+          const number = open.push("open") - 1
+          return Effect.forever(receive).pipe(
+            Effect.catch(({ reason }) => Effect.sync(() => void (open[number] = reason))),
+            Effect.forkScoped
+          )
+        }),
+        Effect.forever,
+        Effect.forkScoped
+      )
+      yield* settle(Context.get(client, Delivery).tell(to(b), put(1)))
+      yield* settle(Context.get(client, Delivery).tell(to(c), put(2)))
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual([received(b), received(c)], [[1], [2]])
+      assert.deepStrictEqual([...new Set(open)], ["closed by the peer"])
     }))
 
   it.effect("are carried for clients only, and only to what is an endpoint", () =>

@@ -47,6 +47,20 @@ const connect = (options: Client.ClientOptions) =>
 describe("Client", () => {
   const secret = Redacted.make("let me in")
 
+  it.live("takes an address of either family with its port, and nothing that is none", () =>
+    Effect.gen(function*() {
+      const server = yield* start({ secret, host: "::1" }, yield* Effect.scope)
+      const { host, port } = server.node
+      for (const endpoint of [`[${host}]:${port}`, { host, port }]) {
+        const system = yield* connect({ system: "shop", endpoints: [endpoint], secret })
+        assert.isFalse(yield* system.actorExists(Counter, "nobody"))
+      }
+      for (const endpoint of ["a:0", "a:99999", ":7000", "a"]) {
+        const refused = yield* Effect.exit(connect({ system: "shop", endpoints: [endpoint], secret }))
+        assert.include(String(Exit.isFailure(refused) && refused.cause), "not host:port", endpoint)
+      }
+    }).pipe(Effect.scoped))
+
   it.live("spawns, tells, asks, finds and stops by name", () =>
     Effect.gen(function*() {
       const server = yield* start({ secret }, yield* Effect.scope)

@@ -120,7 +120,11 @@ export class Reach {
           config.admit(peer) ??
             (peer.capabilities?.includes(Handshake.relaying) === true ? undefined : "does not relay")
       }
-      const { peer, rest } = yield* this.options.greet(connection, asking, Handshake.dial(asking))
+      const { peer, rest } = yield* Effect.onError(
+        this.options.greet(connection, asking, Handshake.dial(asking)),
+        // another one may carry it, in the same scope
+        () => connection.close
+      )
       const maxFrameBytes = Math.min(peer.maxFrameBytes, config.self.maxFrameBytes)
       return { connection: withFirst(connection, rest), maxFrameBytes }
     })

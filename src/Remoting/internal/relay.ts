@@ -12,7 +12,7 @@ export interface Endpoint {
   readonly port: number
 }
 
-/** `host:port`, as a Hello says it. */
+/** `host:port`, as a Hello or a client says it; an address of IPv6 may be in brackets. */
 export const parseEndpoint = (text: string): Endpoint | undefined => {
   const match = /^(.+):(\d{1,5})$/.exec(text)
   const port = Number(match?.[2])

@@ -195,6 +195,8 @@ export class Session {
     // copied: what they came in may be much larger
     if (parts === undefined && last !== undefined && last.parts === undefined) last.content.raw(rest)
     else this.held.push({ content: new Writer(Math.max(256, rest.length)).raw(rest), from: 0, parts, charged })
+    // settling may have made room
+    if (!this.full) this.resume()
   }
 
   /** Is some of what was read still charged? Then it is settled by whoever has it, with the parts beside it. */
