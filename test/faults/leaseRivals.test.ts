@@ -9,6 +9,11 @@ describe("two rivals and one who watches, in every order of more events", () => 
       ["any of three watches is lost and comes back", { gaps: 1 }, 240_000],
       ["one renews more often", { renewals: 3, thirdCloses: 0 }, 130_000],
       ["a machine sleeps and one dies", { sleeps: 1, deaths: 1 }, 180_000],
+      ["one dies and its port refuses, a third closes, reads are stale", {
+        deaths: 1,
+        refusals: true,
+        staleReads: true
+      }, 100_000],
       ["a step more", { steps: 4, thirdCloses: 0 }, 24_000],
       ["proofs, claims and reads are late", { lateClaims: true, lateWords: true, staleReads: true }, 200_000]
     ] as const
