@@ -148,7 +148,8 @@ export class ActorContext extends Context.Service<ActorContext, {
   // ---- passivation
   /**
    * Gives up the behaviour once the mailbox is empty; the next message builds it anew. Name and props stay; state, timers and watches
-   * do not. Without effect where it has something going, as `BehaviorOptions.passivation` says. Idempotent.
+   * do not. It waits for messages beside the mailbox; else it is without effect where it has something going, as
+   * `BehaviorOptions.passivation` says. Idempotent.
    */
   readonly passivate: Effect.Effect<void>
   /** Keeps this actor from being passivated for as long as the scope lives: in a handler, until its behaviour ends. */

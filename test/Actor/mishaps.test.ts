@@ -397,3 +397,80 @@ describe("a sibling", () => {
     )
   })
 })
+
+describe("nobody is left waiting", () => {
+  const waits = { reentrancy: { messages: ["Do"] } } as const
+
+  it.effect("by an unstash beside the mailbox: what was put aside is handled at once", () =>
+    on(
+      doer({
+        aside: ActorContext.ActorContext.use((context) =>
+          Effect.suspend(() => context.stashed < 2 && !opened ? context.stash : Effect.succeed("served"))
+        ),
+        open: ActorContext.ActorContext.use((context) =>
+          context.fork(Effect.gen(function*() {
+            yield* Effect.sleep("1 second")
+            opened = true
+            yield* context.unstash
+            return "open"
+          }))
+        )
+      }),
+      (system) =>
+        Effect.gen(function*() {
+          opened = false
+          const ref = yield* system.spawn(Doer, "d")
+          const aside = yield* begin(ref.ask.Do({ what: "aside" }))
+          const open = yield* begin(ref.ask.Do({ what: "open" }))
+          yield* TestClock.adjust("1 second")
+          assert.deepStrictEqual(open.pollUnsafe(), Exit.succeed("open"))
+          assert.deepStrictEqual(aside.pollUnsafe(), Exit.succeed("served"))
+        })
+    ))
+  let opened = false
+
+  it.effect("by whoever suspends and reinstates it in one breath, in the midst of its turn", () =>
+    on(doer({}), (system) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Doer, "d")
+        yield* ref.tell.Do({ what: "before" })
+        const breath = yield* begin(Effect.andThen(system.suspend(ref), system.reinstate(ref)))
+        yield* settle
+        assert.deepStrictEqual(breath.pollUnsafe(), Exit.void)
+        const asked = yield* begin(ref.ask.Do({ what: "y" }))
+        yield* settle
+        assert.deepStrictEqual(asked.pollUnsafe(), Exit.succeed("y"))
+        assert.strictEqual((yield* system.inspectActor(ref)).status, "Idle")
+      })))
+
+  it.effect("by passivation that had to wait for messages beside the mailbox: it comes with the last of them", () =>
+    on(
+      doer({ slow: Effect.as(Effect.sleep("1 second"), "slow") }, { ...waits, passivation: { messages: 2 } }),
+      (system) =>
+        Effect.gen(function*() {
+          const ref = yield* system.spawn(Doer, "d")
+          yield* ref.tell.Do({ what: "slow" })
+          yield* ref.tell.Do({ what: "slow" })
+          yield* settle
+          assert.strictEqual((yield* system.inspectActor(ref)).detached, 2)
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual((yield* system.inspectActor(ref)).status, "Passivated")
+        })
+    ))
+
+  it.effect("by a handler beside the mailbox that asks for passivation at its end", () =>
+    on(
+      doer({
+        last: ActorContext.ActorContext.use((context) =>
+          context.fork(Effect.as(Effect.andThen(Effect.sleep("1 second"), context.passivate), "last"))
+        )
+      }, { passivation: {} }),
+      (system) =>
+        Effect.gen(function*() {
+          const ref = yield* system.spawn(Doer, "d")
+          yield* ref.tell.Do({ what: "last" })
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual((yield* system.inspectActor(ref)).status, "Passivated")
+        })
+    ))
+})

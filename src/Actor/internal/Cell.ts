@@ -14,7 +14,7 @@ import { HandlerFailed, InvalidData } from "../errors.ts"
 import { CellLife } from "./CellLife.ts"
 import { ContextOfCell } from "./ContextOfCell.ts"
 import { Asked, Asker, type Carrier, type Envelope, Forwarded, type Question, takenBack } from "./Envelope.ts"
-import { Alarm } from "./Extras.ts"
+import { Alarm, type Extras } from "./Extras.ts"
 import { Status } from "./Status.ts"
 import { systemMessage } from "./systemMessages.ts"
 import { Task } from "./Task.ts"
@@ -76,13 +76,17 @@ export class Cell extends CellLife implements Carrier {
       if (this.depth > 0) this.host.queue.wake(this)
       else {
         this.status = Status.Idle
-        if (this.extras !== undefined && (this.extras.passivateSoon || this.extras.idleness?.spent === true)) {
-          this.extras.passivateSoon = false
-          this.passivate()
-        }
+        if (this.extras !== undefined) this.rest(this.extras)
       }
     } else if (this.status === Status.Restarting) this.restart()
     else if (this.status === Status.Stopping) this.finish()
+  }
+
+  /** It has nothing to do, but perhaps beside its mailbox: once that is done too, it goes if it was asked to or is to. */
+  rest(extras: Extras): void {
+    if (extras.detached.size > 0 || !(extras.passivateSoon || extras.idleness?.spent === true)) return
+    extras.passivateSoon = false
+    this.passivate()
   }
 
   /** A message without handler: one of the runtime's own protocol, or one that the kind does not have. */

@@ -239,7 +239,8 @@ export abstract class CellLife extends CellEnd {
       if (this.worker === undefined) this.restart(true)
       return
     }
-    if (this.worker !== undefined) this.status = Status.Busy
+    // In the midst of a turn the turn goes on.
+    if (this.worker !== undefined) this.status = this.worker.running ? Status.Ready : Status.Busy
     else {
       this.status = Status.Ready
       this.settle()

@@ -12,6 +12,7 @@ import { Forwarded } from "./Envelope.ts"
 import { Alarm } from "./Extras.ts"
 import type { Ref } from "./Ref.ts"
 import { Ring } from "./Ring.ts"
+import { Status } from "./Status.ts"
 import { followEnd, watchHere } from "./watching.ts"
 
 type Api = ActorContext["Service"]
@@ -174,8 +175,12 @@ export class ContextOfCell implements Api {
 
   get unstash(): Effect.Effect<void> {
     return Effect.sync(() => {
-      const stash = this.cell.extras?.stash
-      if (stash !== undefined) this.cell.requeue(stash)
+      const { cell } = this
+      const stash = cell.extras?.stash
+      if (stash === undefined || stash.size === 0) return
+      cell.requeue(stash)
+      // Beside the mailbox nobody else would look at it.
+      cell.rouse()
     })
   }
 
@@ -332,7 +337,10 @@ export class ContextOfCell implements Api {
 
   get passivate(): Effect.Effect<void> {
     return Effect.sync(() => {
-      if (!this.over) this.cell.more.passivateSoon = true
+      const { cell } = this
+      if (this.over) return
+      cell.more.passivateSoon = true
+      if (cell.status === Status.Idle) cell.rest(cell.more)
     })
   }
 

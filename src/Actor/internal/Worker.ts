@@ -152,6 +152,7 @@ export class Worker {
       cell.reattached(this)
       this.detached = this.late = false
       host.giveBack(this)
+      if (cell.status === Status.Idle) cell.rest(cell.extras!)
       return
     }
     if (cell.status === Status.Busy) cell.status = Status.Ready
