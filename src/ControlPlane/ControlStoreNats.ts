@@ -21,6 +21,7 @@ import { makeReportForeign } from "./internal/foreign.ts"
 import { ensureBucket, makeBucket, reportBucket } from "./internal/natsBucket.ts"
 import { openLink } from "./internal/natsConnection.edge.ts"
 import { makeOperations } from "./internal/natsOperations.ts"
+import { isTooOld } from "./internal/natsReport.ts"
 import { listBucket, watchBucket } from "./internal/natsRead.ts"
 import { makeSeen } from "./internal/natsSeen.ts"
 import { checkEntry, checkKey, checkPrefix, defaultMaxValueBytes, makeIdSource } from "./internal/storeData.ts"
@@ -82,8 +83,17 @@ export const open = Effect.fnUntraced(function*(
 ): Effect.fn.Return<ControlStoreService, OpenError, Scope.Scope> {
   const link = yield* openLink(values)
   const bucket = makeBucket(values.bucket)
+  const version = link.serverVersion()
+  if (isTooOld(version)) {
+    return yield* new SettingInvalid({
+      setting: "nats.servers",
+      reason: `${values.servers.join(", ")} runs NATS ${version}, and 2.9.10 or newer is needed`
+    })
+  }
+  let last = "it was not reached"
   const config = yield* link.connected.pipe(
     Effect.andThen(ensureBucket(link, bucket, values, 2_000)),
+    Effect.tapError((error) => Effect.sync(() => void (last = error.reason))),
     Effect.retry({
       while: (error) => error._tag === "StoreUnavailable",
       schedule: Schedule.spaced("250 millis").pipe(Schedule.jittered)
@@ -94,7 +104,7 @@ export const open = Effect.fnUntraced(function*(
         Effect.fail(
           new StoreUnavailable({
             operation: `open bucket ${bucket.name} on nats ${values.servers.join(", ")}`,
-            reason: `JetStream did not answer within ${Duration.format(values.connectTimeout)}`
+            reason: `JetStream did not answer within ${Duration.format(values.connectTimeout)}: ${last}`
           })
         )
     })

@@ -7,6 +7,7 @@ import { makeBucket } from "../../src/ControlPlane/internal/natsBucket.ts"
 import { LinkFailure, linkFailure } from "../../src/ControlPlane/internal/natsConnection.edge.ts"
 import type { Message, NatsLink } from "../../src/ControlPlane/internal/natsConnection.edge.ts"
 import { makeOperations, type Operations } from "../../src/ControlPlane/internal/natsOperations.ts"
+import { isTooOld } from "../../src/ControlPlane/internal/natsReport.ts"
 import { makeSeen } from "../../src/ControlPlane/internal/natsSeen.ts"
 
 const own = "0".repeat(31) + "1"
@@ -163,6 +164,27 @@ describe("a write to NATS whose answer was lost", () => {
       )
       assert.strictEqual(outcome, "OutcomeUnknown")
     }))
+})
+
+describe("a NATS server", () => {
+  it("is too old below 2.9.10, and not where it names no version", () => {
+    const old = [
+      "0.0.0",
+      "1.4.1",
+      "2.8.4",
+      "2.9.9",
+      "2.9.10-beta",
+      "2.9.10",
+      "2.9.25",
+      "2.10.0",
+      "2.14.1",
+      "3.0.0",
+      "v2.2.6",
+      "unknown",
+      ""
+    ]
+    assert.deepStrictEqual(old.filter(isTooOld), ["0.0.0", "1.4.1", "2.8.4", "2.9.9", "v2.2.6"])
+  })
 })
 
 describe("a request that the server does not permit", () => {

@@ -17,6 +17,7 @@ import {
 import { execFile } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { type AddressInfo, createServer, type Server } from "node:net"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { startNats, temporaryFolder } from "../../scripts/servers/index.ts"
@@ -262,6 +263,38 @@ describe.concurrent("NATS at the start", () => {
       assert.match(JSON.stringify(error), /permission/i)
       assert.isBelow(Duration.toMillis(took), 1_000)
       assert.isTrue(Option.isSome(yield* reader.get("k")))
+    }).pipe(Effect.scoped))
+
+  it.live("a server that is too old is refused, with its version", () =>
+    Effect.gen(function*() {
+      const server = yield* Effect.acquireRelease(
+        Effect.callback<Server>((resume) => {
+          const server = createServer((socket) => {
+            socket.on("error", () => {})
+            socket.write(
+              "INFO {\"server_id\":\"x\",\"version\":\"2.9.9\",\"headers\":true,\"max_payload\":1048576}\r\n"
+            )
+            socket.on("data", (chunk) => String(chunk).includes("PING") && socket.write("PONG\r\n"))
+          }).listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+        }),
+        (server) => Effect.sync(() => server.close())
+      )
+      const error = yield* refusal({ servers: [`127.0.0.1:${(server.address() as AddressInfo).port}`] })
+      assert.strictEqual(error._tag === "SettingInvalid" ? error.setting : error._tag, "nats.servers")
+      assert.include(JSON.stringify(error), "2.9.9")
+    }).pipe(Effect.scoped))
+
+  it.live("an account without JetStream is unavailable, and the reason is said", () =>
+    Effect.gen(function*() {
+      const { servers } = yield* startNats({
+        data: "memory",
+        config:
+          `accounts { A { jetstream: enabled, users: [ { user: a, password: a } ] }, B { users: [ { user: b, password: b } ] } }
+          no_auth_user: a`
+      })
+      const error = yield* refusal({ servers, user: "b", password: Redacted.make("b"), connectTimeout: "1 second" })
+      assert.strictEqual(error._tag, "StoreUnavailable")
+      assert.match(JSON.stringify(error), /not enabled/i)
     }).pipe(Effect.scoped))
 
   it.live("a server that starts later is waited for", () =>

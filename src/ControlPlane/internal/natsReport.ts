@@ -12,6 +12,15 @@ export interface BucketReport {
   readonly serverVersion: string
 }
 
+const oldest = [2, 9, 10] as const
+
+/** Is this the version of a server that lacks what is used here? What is no version, as of a build of one's own, is taken. */
+export const isTooOld = (version: string): boolean => {
+  const parts = /^v?(\d+)\.(\d+)\.(\d+)/.exec(version)?.slice(1).map(Number)
+  const differs = parts?.findIndex((part, i) => part !== oldest[i]) ?? -1
+  return differs >= 0 && parts![differs]! < oldest[differs]!
+}
+
 /** The part of a server's own settings that matters here. */
 export interface ServerSettings {
   readonly data?: {
