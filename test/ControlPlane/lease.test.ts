@@ -220,6 +220,22 @@ describe("an owner", () => {
       assert.isFalse(lease.isValid())
     }))
 
+  it.effect("does not take its record for gone because a stale replica has not heard of it yet", () =>
+    Effect.gen(function*() {
+      const { backend } = yield* world
+      let write: "Normal" | "UnknownApplied" = "Normal"
+      let stale = 0
+      const owner = backend.client({ write: () => write, staleBy: () => stale-- > 0 ? 5 : 0 })
+      const lease = yield* Lease.hold(owner, { key, duration })
+      write = "UnknownApplied"
+      assert.strictEqual((yield* Effect.flip(lease.renew))._tag, "OutcomeUnknown")
+      write = "Normal"
+      stale = 1
+      yield* lease.renew
+      assert.isTrue(lease.isValid())
+      assert.isBelow(stale, 1)
+    }))
+
   it.effect("restores renewals that the store forgot while it may still act", () =>
     Effect.gen(function*() {
       const { owner, backend } = yield* world

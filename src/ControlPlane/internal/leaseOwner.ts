@@ -52,6 +52,8 @@ export interface OwnerState {
   readonly inFlight: Attempt | undefined
   /** sent, outcome unknown, newest last; only the last few, since an older one can only shorten what we may count */
   readonly unsettled: ReadonlyArray<Attempt>
+  /** reads in a row that found no record where there was one */
+  readonly missing: number
 }
 
 export type OwnerEvent =
@@ -87,6 +89,8 @@ export type OwnerCommand =
   | { readonly _tag: "Lost" }
 
 const keptUnsettled = 32
+/** One read that finds nothing may be a replica's that lags; so many, each after a write that found something else, are believed. */
+const believedMissing = 3
 
 export const initial = (writer: string, duration: number): OwnerState => ({
   writer,
@@ -99,7 +103,8 @@ export const initial = (writer: string, duration: number): OwnerState => ({
   validUntil: Number.NEGATIVE_INFINITY,
   offset: 0,
   inFlight: undefined,
-  unsettled: []
+  unsettled: [],
+  missing: 0
 })
 
 const drifted = (state: OwnerState, at: Instant): boolean => Math.abs(at.wall - at.now - state.offset) > maxDrift
@@ -125,7 +130,8 @@ const settle = (state: OwnerState, attempt: Attempt | undefined, revision: Revis
   validUntil: attempt === undefined ? state.validUntil : Math.max(state.validUntil, attempt.sentAt + state.duration),
   offset: attempt === undefined ? state.offset : attempt.offset,
   inFlight: undefined,
-  unsettled: []
+  unsettled: [],
+  missing: 0
 })
 
 const unsettle = (state: OwnerState): OwnerState => ({
@@ -179,9 +185,15 @@ export const step = (
       return [state, [{ _tag: "Unsettled" }]]
     case "ReadMissing":
       // A record that is gone counts as closed: whoever removed it may have granted its place to another. Before the first
-      // write is known to have succeeded, a missing record is only a stale answer.
-      return state.phase === "Fresh" || state.revision === undefined ? [state, [{ _tag: "Unsettled" }]] : lost(state)
+      // write is known to have succeeded, a missing record is only a stale answer; after it, it may be one. Trying again at the
+      // known revision is safe: of a key that is gone it never succeeds.
+      return state.phase === "Fresh" || state.revision === undefined
+        ? [state, [{ _tag: "Unsettled" }]]
+        : state.missing + 1 < believedMissing
+        ? [{ ...state, missing: state.missing + 1 }, [{ _tag: "Again" }]]
+        : lost(state)
     case "Read": {
+      if (state.missing > 0) return step({ ...state, missing: 0 }, event)
       if (event.record?.state === "Closed") return lost(state)
       const older = state.revision !== undefined && compareRevision(event.revision, state.revision) <= 0
       if (older) {
