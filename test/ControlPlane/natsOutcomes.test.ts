@@ -200,6 +200,39 @@ describe("a request that the server does not permit", () => {
   })
 })
 
+describe("an operation while NATS is not connected", () => {
+  it.effect("waits for the connection and ends by its deadline, certainly not applied", () =>
+    Effect.gen(function*() {
+      const link = {
+        isConnected: () => false,
+        connected: Effect.never,
+        request: () => Effect.die("nothing may be sent")
+      } as unknown as NatsLink
+      for (const replicated of [false, true]) {
+        const store = makeOperations(link, makeBucket("b"), Duration.seconds(5), replicated, () => own, makeSeen())
+        const all = [
+          store.get("k"),
+          store.create("k", "1"),
+          store.update("k", "2", "7"),
+          store.remove("k", "7")
+        ] as const
+        const ends = yield* Effect.forkChild(
+          Effect.forEach(all, (one: Effect.Effect<unknown, { readonly _tag: string }>) => Effect.flip(one), {
+            concurrency: "unbounded"
+          }),
+          { startImmediately: true }
+        )
+        yield* TestClock.adjust("4 seconds")
+        assert.isUndefined(ends.pollUnsafe())
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(
+          (yield* Fiber.join(ends)).map(({ _tag }) => _tag),
+          Array.from({ length: 4 }, () => "StoreUnavailable")
+        )
+      }
+    }))
+})
+
 describe("updates of a bucket with replicas, which take turns", () => {
   it.effect("are certainly not applied where the deadline comes before their turn", () =>
     Effect.gen(function*() {
