@@ -33,7 +33,11 @@ export type Tell<Rpcs extends Rpc.Any> = {
     : (payload: Rpc.Payload<R>) => Effect.Effect<void, TellError>
 }
 
-/** What an ask gives: the reply, or a stream of replies where the message is declared with `stream: true`. */
+/**
+ * What an ask gives: the reply, or a stream of replies where the message is declared with `stream: true`. A stream's listener may be
+ * slow, and holds the stream back, but one that takes longer than a minute over a chunk is taken for gone: its stream is ended, and
+ * fails `HandlerFailed` when it asks for more.
+ */
 export type Asked<R extends Rpc.Any> = Rpc.Success<R> extends Stream.Stream<infer A, infer E, infer _>
   ? Stream.Stream<A, E | Rpc.Error<R> | AskError>
   : Effect.Effect<Rpc.Success<R>, Rpc.Error<R> | AskError>

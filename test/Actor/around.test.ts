@@ -308,6 +308,25 @@ describe("streaming replies", () => {
     )
   })
 
+  it.effect("a listener that takes longer than a minute is taken for gone, and told so when it asks for more", () => {
+    const ended: Array<string> = []
+    return on(feed([], ended))((system) =>
+      Effect.gen(function*() {
+        const ref = yield* system.spawn(Feed, "f")
+        for (const [millis, outcome] of [[55_000, "done"], [65_000, "HandlerFailed"]] as const) {
+          const fiber = yield* ref.ask.Numbers({ count: 3 }).pipe(
+            Stream.runForEach(() => Effect.sleep(millis)),
+            Effect.match({ onSuccess: () => "done", onFailure: (error) => error._tag }),
+            Effect.forkChild({ startImmediately: true })
+          )
+          yield* TestClock.adjust("5 minutes")
+          assert.strictEqual(yield* Fiber.join(fiber), outcome)
+        }
+        assert.deepStrictEqual(ended, ["numbers", "numbers"])
+      })
+    )
+  })
+
   it.effect("a patient asker keeps a stream alive that is silent for long", () => {
     const ended: Array<string> = []
     return on(feed([], ended))((system) =>
@@ -326,6 +345,43 @@ describe("streaming replies", () => {
       })
     )
   })
+
+  it.effect("what bounds messages beside the mailbox bounds no stream: not their number, nor the time they may take", () =>
+    Effect.gen(function*() {
+      const Mixed = Actor.make("Mixed", {
+        protocol: [
+          Rpc.make("Slowly", { success: Schema.Int, stream: true }),
+          Rpc.make("Beside", { success: Schema.String }),
+          Rpc.make("Ping", { success: Schema.String })
+        ]
+      })
+      const live = Mixed.toLayer(
+        Effect.succeed(Mixed.of({
+          Slowly: () => Stream.range(1, 2).pipe(Stream.rechunk(1), Stream.tap(() => Effect.sleep("3 seconds"))),
+          Beside: () => Effect.as(Effect.sleep("500 millis"), "beside"),
+          Ping: () => Effect.succeed("pong")
+        })),
+        { reentrancy: { messages: ["Beside"], maxInFlight: 1, timeout: "1 second" } }
+      )
+      yield* on(live)((system) =>
+        Effect.gen(function*() {
+          const ref = yield* system.spawn(Mixed, "m")
+          const begin = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkChild(effect, { startImmediately: true })
+          const all = yield* Effect.forEach([1, 2, 3], () =>
+            begin(Stream.runCollect(ref.ask.Slowly({ timeout: "1 minute" }))))
+          yield* TestClock.adjust("10 millis")
+          const beside = yield* begin(ref.ask.Beside())
+          const ping = yield* begin(ref.ask.Ping())
+          yield* settle
+          assert.isDefined(ping.pollUnsafe(), "neither a stream nor the message beside it holds the mailbox")
+          yield* TestClock.adjust("10 seconds")
+          assert.strictEqual(yield* Fiber.join(beside), "beside")
+          for (const fiber of all) {
+            assert.deepStrictEqual(yield* Fiber.join(fiber), [1, 2])
+          }
+        })
+      )
+    }))
 
   it.effect("what an actor becomes may stream, too, beside streams that go on; its payloads are checked and measured alike", () =>
     Effect.gen(function*() {

@@ -139,13 +139,19 @@ export class Cell extends CellLife implements Carrier {
     if (reentrancy !== undefined && !worker.detached && reentrancy.applies(envelope.tag)) this.detach(worker)
   }
 
-  /** Lets the worker finish its message beside the others; false: too many do already. */
-  detach(worker: Worker): boolean {
-    const { detached } = this.more
-    const reentrancy = this.registration.options.reentrancy
+  /**
+   * Lets the worker finish its message beside the others; false: too many do already. `bounded` false: the kind's reentrancy has nothing
+   * to say about it, neither whether there is room nor how long it takes.
+   */
+  detach(worker: Worker, bounded = true): boolean {
+    const extras = this.more
+    const { detached } = extras
+    const reentrancy = bounded ? this.registration.options.reentrancy : undefined
     if (worker.detached) return true
-    if (detached.size >= (reentrancy?.maxInFlight ?? Infinity)) return false
+    if (detached.size - extras.unbounded >= (reentrancy?.maxInFlight ?? Infinity)) return false
     worker.detached = true
+    worker.bounded = bounded
+    if (!bounded) extras.unbounded++
     detached.add(worker)
     if (reentrancy !== undefined && reentrancy.timeout !== Infinity) {
       worker.deadline = new Alarm(() => worker.fiber?.interruptUnsafe())
@@ -161,8 +167,10 @@ export class Cell extends CellLife implements Carrier {
   }
 
   reattached(worker: Worker): void {
-    const { detached } = this.extras!
-    if (detached.delete(worker) && detached.size === 0) this.openBarriers()
+    const extras = this.extras!
+    if (!extras.detached.delete(worker)) return
+    if (!worker.bounded) extras.unbounded--
+    if (extras.detached.size === 0) this.openBarriers()
   }
 
   /**

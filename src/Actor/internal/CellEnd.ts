@@ -159,6 +159,7 @@ export abstract class CellEnd extends CellMailbox {
       extras.streams = undefined
       const detached = [...extras.detached]
       extras.detached.clear()
+      extras.unbounded = 0
       // Askers are told on this stack, and what they do next may be to stop this very actor: that waits until the scope is closed.
       extras.closing = true
       this.openBarriers()

@@ -70,6 +70,8 @@ export class Extras {
   /** told to undo what this incarnation set up outside of its scope: watches of others */
   readonly undo = new Set<() => void>()
   readonly detached = new Set<Worker>()
+  /** of them those that are none of the kind's reentrancy */
+  unbounded = 0
   /** whoever waits until nothing is detached */
   barriers: Array<Envelope> = []
   streams: Map<number, StreamSession> | undefined = undefined

@@ -19,6 +19,8 @@ export class Worker {
   running = false
   current: Envelope | undefined = undefined
   detached = false
+  /** by the kind's reentrancy, while it is detached */
+  bounded = true
   /** of a detached message */
   deadline: Deadline | undefined = undefined
   /** the deadline has interrupted it */

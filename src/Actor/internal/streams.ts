@@ -107,7 +107,11 @@ export const streamHandlers = (cell: Cell, handlers: HandlerTable, tags: Readonl
   const ended = (tag: string) =>
     Effect.die(
       new Forwarded(
-        new HandlerFailed({ name: cell.name, request: tag, reason: "the stream ended with its actor's behaviour" })
+        new HandlerFailed({
+          name: cell.name,
+          request: tag,
+          reason: "the stream has ended, with its actor's behaviour or because nobody listened for a minute"
+        })
       )
     )
 
@@ -118,7 +122,7 @@ export const streamHandlers = (cell: Cell, handlers: HandlerTable, tags: Readonl
       keep(session)
       // Waiting for a stream must not hold the mailbox.
       const worker = cell.workerOf(fiber)
-      if (worker !== undefined) cell.detach(worker)
+      if (worker !== undefined) cell.detach(worker, false)
       session.fiber ??= Effect.runForkWith(fiber.context)(session.pull)
       return Fiber.await(session.fiber).pipe(
         Effect.timeoutOrElse({ duration: wait, orElse: () => Effect.succeed(undefined) }),
