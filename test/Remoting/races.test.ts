@@ -128,6 +128,21 @@ describe("a node that stops", () => {
     }))
 })
 
+describe("a stranger that connects time and again and says nothing", () => {
+  it.effect("keeps nobody out who comes from elsewhere", () =>
+    Effect.gen(function*() {
+      const { a, b, network } = yield* simulatedHarness()
+      const { connect } = yield* network.transport("stranger")
+      const { host, port } = addressOf(b)
+      yield* Effect.forEach(Array.from({ length: 600 }), () =>
+        Effect.forkChild(Effect.scoped(Effect.flatMap(connect({ host, port }), ({ receive }) => receive))))
+      yield* TestClock.adjust("100 millis")
+      const asking = yield* fork(Context.get(a, Delivery).ask(to(b), parse, 2000))
+      yield* Effect.repeat(TestClock.adjust("10 millis"), { times: 150 })
+      assert.deepStrictEqual(yield* Fiber.join(asking), Exit.succeed(Exit.succeed(42)))
+    }))
+})
+
 describe("a session", () => {
   it.effect("that nobody reads any more, for whatever reason, is over", () =>
     Effect.gen(function*() {

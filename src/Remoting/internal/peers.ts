@@ -20,10 +20,9 @@ import * as Handshake from "./handshake.ts"
 import { Session, type SessionOptions } from "./session.ts"
 import { type Gateways, Reach, type ReachOptions } from "./reach.ts"
 import * as Relay from "./relay.ts"
+import { Strangers } from "./strangers.ts"
 import { Turns } from "./turns.ts"
 
-/** Connections that have not proved who they are yet; more are closed at once. */
-const maxHandshakes = 256
 /** Incarnations that are remembered; the oldest are forgotten. */
 const maxRemembered = 10_000
 /** Outsiders whose frames are carried at once; more are refused. */
@@ -67,7 +66,7 @@ export class Peers {
   private readonly dials: Dials
   /** A session to that peer, dialed now if need be. Fails `NotSent`. */
   readonly acquire: Dials["acquire"]
-  private handshakes = 0
+  private readonly strangers = new Strangers()
   private sessions = 0
   private closing = false
 
@@ -137,21 +136,17 @@ export class Peers {
   readonly acceptAll: Effect.Effect<void> = Effect.suspend(() =>
     Queue.take(this.options.transport.accept).pipe(
       Effect.flatMap((connection) => {
-        if (this.closing || this.handshakes >= maxHandshakes) return connection.close
-        this.handshakes++
-        return Effect.forkIn(this.admit(connection), this.options.scope)
+        const known = this.closing ? undefined : this.strangers.enter(connection.peer)
+        return known === undefined
+          ? connection.close
+          : Effect.forkIn(this.admit(connection, known), this.options.scope)
       }),
       Effect.forever
     )
   )
 
-  /** `relayed`: it has come by way of this node already, which is not to go on without end */
-  private admit(connection: Connection, relayed = false): Effect.Effect<void> {
-    let counted = true
-    const known = () => {
-      if (counted) this.handshakes--
-      counted = false
-    }
+  /** `known`: it is no stranger any more. `relayed`: it has come by way of this node already, which is not to go on without end */
+  private admit(connection: Connection, known: () => void, relayed = false): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       const config = this.config(connection, undefined, relayed)
       const { peer, rest } = yield* this.shakeHands(connection, config, Handshake.accept())
@@ -194,9 +189,8 @@ export class Peers {
     if (to === undefined) return refuse("is no endpoint")
     const { host, port } = this.options.self()
     if (to.host === host && to.port === port) {
-      if (this.handshakes >= maxHandshakes) return refuse("is busy")
-      this.handshakes++
-      return this.admit(Relay.withFirst(connection, rest), true)
+      const known = this.strangers.enter(connection.peer)
+      return known === undefined ? refuse("is busy") : this.admit(Relay.withFirst(connection, rest), known, true)
     }
     this.relayed++
     return Effect.gen({ self: this }, function*() {
