@@ -125,6 +125,9 @@ export const hold: (store: ControlStoreService, options: {
   const told = yield* SubscriptionRef.make<LeaseState>("Lapsed")
   const closed = yield* Deferred.make<void>()
   const lapse = yield* FiberHandle.make()
+  // A closed handle would interrupt whoever renews, or says goodbye, after the scope has ended.
+  let scopeEnded = false
+  yield* Effect.addFinalizer(() => Effect.sync(() => void (scopeEnded = true)))
   const oneAtATime = yield* Semaphore.make(1)
   const wake = yield* Queue.sliding<void>(1)
 
@@ -142,7 +145,7 @@ export const hold: (store: ControlStoreService, options: {
     return left > 0 ? Effect.andThen(Effect.sleep(Duration.millis(Math.ceil(left))), tellLapse) : tell
   })
   /** Only tells of a lapse; whether the owner may act is compared when it acts. */
-  const armLapse = Effect.suspend(() => FiberHandle.run(lapse, tellLapse))
+  const armLapse = Effect.suspend(() => scopeEnded ? Effect.void : FiberHandle.run(lapse, tellLapse))
   const advance = (event: Owner.OwnerEvent): ReadonlyArray<Owner.OwnerCommand> => {
     const [next, commands] = Owner.step(core, event)
     core = next

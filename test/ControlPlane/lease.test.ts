@@ -357,6 +357,22 @@ describe("what runs while a lease is held", () => {
       assert.strictEqual(fiber.pollUnsafe()?._tag, "Success")
       assert.strictEqual((yield* Fiber.join(fiber)).current, "Lapsed")
 
+      // renewed by hand out there, it goes on, and is still counted
+      const third = yield* Scope.make()
+      const renewed = yield* Scope.provide(Lease.hold(owner, { key: "leases/c@1", duration }), third)
+      yield* Scope.close(third, Exit.void)
+      const longer = yield* Effect.forkChild(Effect.flip(Lease.whileHeld(renewed, Effect.never)), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("9 seconds")
+      yield* renewed.renew
+      yield* TestClock.adjust("9 seconds")
+      assert.isUndefined(longer.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(longer.pollUnsafe()?._tag, "Success")
+      yield* renewed.close
+      assert.strictEqual(yield* renewed.state, "Closed")
+
       const again = yield* Scope.make()
       const other = yield* Scope.provide(Lease.hold(owner, { key: "leases/b@1", duration }), again)
       yield* Scope.close(again, Exit.void)
