@@ -46,6 +46,7 @@ const pair = (options: { readonly dialed?: boolean; readonly windowBytes?: numbe
       tryTell: ({ address }, { payload }) => {
         if (address.name.startsWith("nobody")) return Exit.fail(new ActorStopped({ name: address.name }))
         if (address.name === "full") return undefined
+        if (address.name === "broken") throw new Error("on purpose")
         seen.push(`Put ${(payload as { readonly n: number }).n}`)
         return Exit.void
       },
@@ -138,6 +139,19 @@ describe("a peer that asks and does not read", () => {
       times(1000, () => a.ask("Later", { text: "x".repeat(3000) }))
       read()
       assert.strictEqual(later.length, 1000)
+    }))
+
+  it.effect("disturbs nobody else where this side fails over what it said meanwhile", () =>
+    Effect.gen(function*() {
+      const { a, b, read, talk } = yield* pair()
+      times(200, () => a.ask("Fetch", { bytes: 1000 }))
+      a.tell("Put", { n: 1 }, "broken")
+      talk()
+      assert.isUndefined(b.session.over)
+      read()
+      assert.strictEqual(b.session.over, "this side has failed")
+      const exit = yield* Effect.exit(b.session.run)
+      assert.include(String(Exit.isFailure(exit) && exit.cause), "on purpose")
     }))
 
   it.effect("is refused answers beyond a bound that it asked for before, as Unknown, and the rest arrives", () =>

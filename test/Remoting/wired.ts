@@ -1,7 +1,7 @@
 // Sessions on wires that take, lose and hold back frames as they are told.
 import { Clock, Effect, Exit } from "effect"
 import type { Delivery } from "../../src/Actor/Delivery.ts"
-import type { AskError } from "../../src/Actor/errors.ts"
+import { type AskError, NodeUnreachable } from "../../src/Actor/errors.ts"
 import { Resumed } from "../../src/Actor/internal/Envelope.ts"
 import { Timeouts } from "../../src/Actor/internal/Timeouts.ts"
 import type { KindDefinition } from "../../src/Actor/Kind.ts"
@@ -15,6 +15,7 @@ import { Turns } from "../../src/Remoting/internal/turns.ts"
 
 /** What stands for a connection. */
 export interface Wire {
+  closed: boolean
   /** it takes nothing any more */
   over: boolean
   /** bytes that have not left, as it says */
@@ -62,7 +63,7 @@ export const makeSide = Effect.fnUntraced(function*({ delivery, dialed, kind, ..
     runFork
   })
   const calls = new Calls({ timeouts, runFork, self: "b:1" })
-  const wire: Wire = { over: false, unsent: 0, stuck: false, taken: [], idle: () => {} }
+  const wire: Wire = { closed: false, over: false, unsent: 0, stuck: false, taken: [], idle: () => {} }
   const session = new Session({
     connection: {
       peer: "b",
@@ -79,8 +80,13 @@ export const makeSide = Effect.fnUntraced(function*({ delivery, dialed, kind, ..
         wire.idle = listener
       },
       limitInbound: () => {},
-      receive: options.receive ?? Effect.never,
-      close: Effect.void
+      receive: Effect.suspend(() => {
+        if (!wire.closed) return options.receive ?? Effect.never
+        return Effect.fail(new NodeUnreachable({ node: "b:1", outcome: "NotSent", reason: "closed by this side" }))
+      }),
+      close: Effect.sync(() => {
+        wire.closed = true
+      })
     },
     self: identity,
     peer: identity,

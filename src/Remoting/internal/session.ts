@@ -70,6 +70,8 @@ export class Session {
   private waiting = 0
   private held: Array<Held> = []
   private resuming = false
+  /** what went wrong where it cannot be told, because it was no frame that brought it about; `run` tells it */
+  private defect: { readonly error: unknown } | undefined
   /** what the two lanes keep about this session */
   data: unknown
   calls: unknown
@@ -114,7 +116,7 @@ export class Session {
       Effect.flatMap((frames) => Effect.sync(() => this.take(frames))),
       // it waits for the transport each time, which is turn enough for others
       Effect.forever({ disableYield: true }),
-      Effect.catch((error) => this.end(error.reason)),
+      Effect.catch((error) => this.defect === undefined ? this.end(error.reason) : Effect.die(this.defect.error)),
       // nobody reads any more
       Effect.ensuring(this.end("this side has failed"))
     )
@@ -244,7 +246,11 @@ export class Session {
         if (reader.done) this.held.shift()
       }
     } catch (error) {
-      this.violated(error)
+      if (error instanceof Malformed) this.violated(error)
+      else {
+        this.defect = { error }
+        this.endUnsafe("this side has failed")
+      }
     } finally {
       this.resuming = false
       turns.end()
