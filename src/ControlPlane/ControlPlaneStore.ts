@@ -38,6 +38,8 @@ const leaseKey = (id: string) => `${leasePrefix}${keyPart(id)}`
 
 /** Tries of one operation that lost a race and learned something from it. */
 const maxAttempts = 5
+/** keys of others that are remembered, so that each of their values is told once */
+const reportedLimit = 1_024
 /** events that wait for one slow watcher before it is told to start over */
 const watchLimit = 4_096
 
@@ -88,7 +90,9 @@ export const make: (store: ControlStoreService, options: {
     Effect.forEach(
       entries.filter(({ key, revision }) => reported.get(key) !== revision),
       ({ key, revision }) => {
+        reported.delete(key)
         reported.set(key, revision)
+        if (reported.size > reportedLimit) reported.delete(reported.keys().next().value!)
         const reason = `skipped ${key}: its value is not one of ours`
         if (Option.isSome(events)) {
           events.value.publish({ _tag: "StoreTrouble", store: "control plane", reason })

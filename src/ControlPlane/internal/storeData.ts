@@ -40,8 +40,8 @@ const valueProblem = (value: string, maxValueBytes: number): string | undefined 
   return bytes > maxValueBytes ? `is ${bytes} bytes long, the most is ${maxValueBytes}` : undefined
 }
 
-/** what is wrong, shortened so that a huge key does not become a huge error */
-const shown = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}...` : text)
+/** What is wrong, on one line and shortened, so that a huge key does not become a huge error. */
+export const shown = (text: string): string => JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}...` : text)
 
 const check = (what: string, of: string, problem: string | undefined): Effect.Effect<void, InvalidData> =>
   problem === undefined ? Effect.void : Effect.fail(new InvalidData({ what: `${what} ${shown(of)}`, reason: problem }))
