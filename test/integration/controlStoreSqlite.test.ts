@@ -6,6 +6,8 @@ import * as Fs from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Worker } from "node:worker_threads"
+import type { Answer } from "../../src/ControlPlane/internal/sqliteProtocol.ts"
+import { startThread } from "../../src/ControlPlane/internal/sqliteThread.edge.ts"
 import { vi } from "vitest"
 import { temporaryFolder } from "../../scripts/servers/index.ts"
 import * as SystemEvents from "../../src/Actor/SystemEvents.ts"
@@ -284,6 +286,19 @@ describe("the store in one SQLite file", () => {
       assert.deepStrictEqual(keysOf(yield* next(events)), ["k"])
       yield* store.create("m", "1")
       assert.strictEqual(yield* nextTag(events), "Put")
+    }).pipe(Effect.scoped))
+
+  it.live("what is asked of a thread that has ended was certainly not done", () =>
+    Effect.gen(function*() {
+      const options = { path: yield* newFile, synchronous: "full", pollInterval: 20 } as const
+      const thread = startThread(options, { onNews: () => {}, onEnd: () => {} })
+      const write = { op: "create", key: "k", value: "1", budget: 1000 } as const
+      const ask = Effect.callback<Answer | undefined>((resume) => {
+        thread.ask(write, (answer) => resume(Effect.succeed(answer)))
+      })
+      assert.strictEqual((yield* ask)?._tag, "Written")
+      yield* Effect.promise(() => thread.close())
+      assert.strictEqual((yield* ask)?._tag, "Refused")
     }).pipe(Effect.scoped))
 
   it.live("what no waiting can mend is refused at start, by the setting's name", () =>

@@ -20,7 +20,7 @@ export interface Listener {
 }
 
 export interface SqliteThread {
-  /** Asks; the returned function withdraws the question. `undefined` as answer: the thread has ended, nobody knows. */
+  /** Asks; the returned function withdraws the question. `undefined` as answer: the thread has ended meanwhile, nobody knows. */
   readonly ask: (request: Request, onAnswer: (answer: Answer | undefined) => void) => () => void
   readonly tell: (order: Order) => void
   /**
@@ -156,7 +156,8 @@ export const startThread = (options: ThreadOptions, listener: Listener): SqliteT
   return {
     ask: (request, onAnswer) => {
       if (ended) {
-        onAnswer(undefined)
+        // it was not even sent
+        onAnswer({ _tag: "Refused", reason: "the store's thread has ended", lasting: false })
         return () => undefined
       }
       const id = lastId += 1
