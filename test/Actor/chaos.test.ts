@@ -1,5 +1,5 @@
 // Random life: whatever happens to an actor, each accepted message is handled, refused or a dead letter, scopes close exactly once,
-// and at most one handler runs at a time.
+// at most one handler runs at a time (but for those that go beside the mailbox), and nothing that can go on is left waiting.
 import { assert, describe, it } from "@effect/vitest"
 import { Actor, ActorContext, ActorSystem, SystemEvents } from "effect-troupe/Actor"
 import { Effect, Exit, Fiber, Layer, Schedule, Schema, Stream } from "effect"
@@ -16,6 +16,10 @@ const Step = Schema.Literals([
   "askThenRestart",
   "askThenTell",
   "askThenSpawn",
+  "askThenReinstate",
+  "askThenSuspend",
+  "askInterrupted",
+  "suspendThenReinstate",
   "askSlow",
   "askCrash",
   "suspend",
@@ -60,10 +64,11 @@ describe("an actor under random use", () => {
       steps: Schema.Array(Step).check(Schema.isMinLength(12), Schema.isMaxLength(40)),
       backoff: Schema.Boolean,
       passivate: Schema.Boolean,
-      bounded: Schema.Boolean,
+      bounded: Schema.Literals(["no", "dropOldest", "backpressure"]),
+      reentrant: Schema.Boolean,
       slowEnd: Schema.Boolean
     },
-    ({ backoff, bounded, passivate, slowEnd, steps }) =>
+    ({ backoff, bounded, passivate, reentrant, slowEnd, steps }) =>
       Effect.gen(function*() {
         let running = 0
         let opened = 0
@@ -89,7 +94,7 @@ describe("an actor under random use", () => {
               Work: ({ id, millis, mode }) =>
                 Effect.gen(function*() {
                   assert.isTrue(open)
-                  assert.strictEqual(running, 0)
+                  if (!reentrant) assert.strictEqual(running, 0)
                   // Put aside once, and back when another one is done.
                   if (mode === "stash" && !aside.has(id)) {
                     aside.add(id)
@@ -116,7 +121,8 @@ describe("an actor under random use", () => {
               exhausted: "suspend",
               backoff: backoff ? Schedule.spaced("7 millis") : undefined
             },
-            mailbox: bounded ? { capacity: 3, overflow: "dropOldest" } : undefined,
+            mailbox: bounded === "no" ? undefined : { capacity: 3, overflow: bounded },
+            reentrancy: reentrant ? { messages: ["Work"], maxInFlight: 2, timeout: "12 millis" } : undefined,
             passivation: passivate ? { idle: "15 millis" } : undefined
           }
         )
@@ -151,19 +157,27 @@ describe("an actor under random use", () => {
               case "forkNow":
               case "stash":
               case "crash": {
-                const told = yield* Effect.exit(ref.tell.Work(message))
-                if (Exit.isSuccess(told)) accepted++
+                // With back-pressure its sender may have to wait.
+                yield* Effect.forkChild(Effect.tap(ref.tell.Work(message), () => Effect.sync(() => void accepted++)), {
+                  startImmediately: true
+                })
                 break
               }
               // What an asker does next runs on the stack of whoever told it.
               case "askThenStop":
               case "askThenRestart":
               case "askThenTell":
+              case "askThenReinstate":
+              case "askThenSuspend":
               case "askThenSpawn": {
                 const then: Effect.Effect<unknown, unknown> = step === "askThenStop"
                   ? Effect.suspend(() => system.stop(ref))
                   : step === "askThenRestart"
                   ? Effect.suspend(() => system.restart(ref))
+                  : step === "askThenReinstate"
+                  ? Effect.suspend(() => Effect.andThen(system.suspend(ref), system.reinstate(ref)))
+                  : step === "askThenSuspend"
+                  ? Effect.suspend(() => system.suspend(ref))
                   : step === "askThenTell"
                   ? Effect.suspend(() =>
                     Effect.tap(
@@ -188,6 +202,24 @@ describe("an actor under random use", () => {
                     startImmediately: true
                   })
                 )
+                break
+              case "askInterrupted": {
+                const asker = yield* Effect.forkChild(
+                  Effect.exit(ref.ask.Work({ ...message, millis: id % 2 === 0 ? 10 : 0 })),
+                  {
+                    startImmediately: true
+                  }
+                )
+                asks.push(asker)
+                yield* Effect.forkChild(Effect.delay(Effect.sync(() => asker.interruptUnsafe()), id % 7), {
+                  startImmediately: true
+                })
+                break
+              }
+              case "suspendThenReinstate":
+                yield* Effect.forkChild(Effect.ignore(Effect.andThen(system.suspend(ref), system.reinstate(ref))), {
+                  startImmediately: true
+                })
                 break
               case "other":
                 yield* other.tell.Go({ millis: id % 3 })
@@ -221,6 +253,15 @@ describe("an actor under random use", () => {
             }
           }
           yield* TestClock.adjust("10 seconds")
+          // Whoever is suspended goes on; then nobody has anything left to do.
+          for (let time = 0; time < 10; time++) {
+            yield* Effect.forkChild(Effect.ignore(system.reinstate(ref)), { startImmediately: true })
+            yield* TestClock.adjust("2 seconds")
+          }
+          for (const { status, waiting, stashed, name } of yield* system.inspect) {
+            if (stashed === 0 || name === "o") assert.deepStrictEqual([name, waiting], [name, 0])
+            assert.include(["Idle", "Passivated", "Suspended"], status)
+          }
           // An asker that is told by the end itself may spawn it anew.
           for (let time = 0; time < 20 && (yield* system.inspect).length > 1; time++) {
             const stopping = yield* Effect.forkChild(system.stop(ref), { startImmediately: true })
@@ -229,15 +270,20 @@ describe("an actor under random use", () => {
           }
           // Every asker has its answer, and no message has two fates or none.
           let asksRefusedUnhandled = 0
+          let interrupted = 0
           for (const ask of asks) {
             assert.isDefined(ask.pollUnsafe())
-            const exit = yield* Fiber.join(ask)
-            const error = Exit.isFailure(exit) ? JSON.stringify(exit.cause) : ""
-            if (/ActorStopped|MailboxFull/.test(error)) asksRefusedUnhandled++
+            const exit = yield* Effect.exit(Fiber.join(ask))
+            if (Exit.isFailure(exit)) {
+              interrupted++
+              continue
+            }
+            const error = Exit.isFailure(exit.value) ? JSON.stringify(exit.value.cause) : ""
+            if (/ActorStopped|MailboxFull|AskTimeout/.test(error)) asksRefusedUnhandled++
           }
           assert.isAtLeast(begun.size + dead, accepted)
           assert.isAtMost(begun.size, accepted + asks.length)
-          assert.isAtLeast(begun.size + asksRefusedUnhandled + dead, asks.length)
+          assert.isAtLeast(begun.size + asksRefusedUnhandled + dead + interrupted, asks.length)
           assert.deepStrictEqual(
             (yield* system.inspect).map(({ detached, name, waiting }) => [name, detached, waiting]),
             [

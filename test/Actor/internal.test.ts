@@ -284,6 +284,29 @@ describe("deadlines", () => {
       assert.deepStrictEqual(fired, ["50"])
     }))
 
+  it.effect("one that throws when it falls due holds up none of the others, neither of its moment nor later ones", () =>
+    Effect.gen(function*() {
+      const timeouts = new Timeouts(yield* Clock.Clock, yield* Effect.context<never>())
+      const fired: Array<string> = []
+      timeouts.add(10, new Alarm(() => fired.push("before")))
+      timeouts.add(
+        10,
+        new Alarm(() => {
+          throw new Error("expired")
+        })
+      )
+      timeouts.add(10, new Alarm(() => fired.push("after")))
+      timeouts.add(20, new Alarm(() => fired.push("later")))
+      yield* TestClock.adjust(10)
+      assert.deepStrictEqual(fired, ["before", "after"])
+      yield* TestClock.adjust(10)
+      assert.deepStrictEqual(fired, ["before", "after", "later"])
+      timeouts.add(5, new Alarm(() => fired.push("new")))
+      yield* TestClock.adjust(5)
+      assert.deepStrictEqual(fired.at(-1), "new")
+      timeouts.close()
+    }))
+
   it.effect("a hundred thousand of them cost one sleeping fiber, and none is looked at before its time", () =>
     Effect.gen(function*() {
       const clock = yield* Clock.Clock

@@ -5,7 +5,7 @@
  * compete, in a heap of lists. Setting and cancelling are O(1) for a known duration; nothing is ever scanned, nothing wakes up
  * before the earliest deadline, and under virtual time each falls due at its exact moment.
  */
-import { type Clock, type Context, Duration, Effect, type Fiber } from "effect"
+import { Cause, type Clock, type Context, Duration, Effect, type Fiber } from "effect"
 
 /** Something that falls due. Extended by whoever waits, so that a deadline costs no object of its own. */
 export abstract class Deadline {
@@ -15,7 +15,7 @@ export abstract class Deadline {
   next: Deadline | undefined = undefined
   /** milliseconds on the host's monotonic clock */
   due = 0
-  /** Called once when it falls due, unless it was cancelled. Must not throw. */
+  /** Called once when it falls due, unless it was cancelled. What it throws is logged. */
   abstract expire(): void
 }
 
@@ -179,7 +179,12 @@ export class Timeouts {
         this.siftDown()
       } else {
         this.cancel(head)
-        head.expire()
+        try {
+          head.expire()
+        } catch (defect) {
+          // All that waits on this host waits for the same fiber.
+          this.runFork(Effect.logError("what fell due has thrown", Cause.die(defect)))
+        }
       }
     }
     // `expire` may have set new deadlines and with them a sleeper.
