@@ -10,7 +10,7 @@ import type { Rpc, RpcGroup } from "effect/rpc"
 import { ActorHost } from "../Actor/ActorHost.ts"
 import { type ActorAddress, endpoint, type NodeAddress, sameNode } from "../Actor/Address.ts"
 import { Delivery, type Message, type Route } from "../Actor/Delivery.ts"
-import { type AskError, NodeUnreachable, type SettingInvalid, type TellError } from "../Actor/errors.ts"
+import { type AskError, AskTimeout, NodeUnreachable, type SettingInvalid, type TellError } from "../Actor/errors.ts"
 import { Resumed } from "../Actor/internal/Envelope.ts"
 import { Timeouts } from "../Actor/internal/Timeouts.ts"
 import * as Node from "../Actor/Node.ts"
@@ -248,7 +248,33 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         return Effect.sync(() => asker.abandon())
       }
       if (outgoing.ask(session, to, asker)) return Effect.sync(() => asker.abandon())
-      resume(Effect.flatMap(roomIn(session, true), () => request(session, to, message, timeout)))
+      resume(within(timeout, roomIn(session, true), (_, left) => request(session, to, message, left)))
+    })
+
+  /** Whole milliseconds, so that it is the same number where nothing had to be waited for. */
+  const leftOf = (timeout: number) => {
+    const due = timeouts.now() + timeout
+    // a microsecond is lost in the difference of large numbers
+    return () => Math.ceil(due - timeouts.now() - 0.001)
+  }
+
+  /** What an ask waits for first comes out of its time. */
+  const within = <A>(
+    timeout: number,
+    first: Effect.Effect<A, NodeUnreachable>,
+    then: (first: A, left: number) => Effect.Effect<Exit.Exit<unknown, unknown>, AskError>
+  ): Effect.Effect<Exit.Exit<unknown, unknown>, AskError> =>
+    Effect.suspend(() => {
+      const left = leftOf(timeout)
+      return first.pipe(
+        Effect.flatMap((value) => then(value, left())),
+        // whoever waits has said how long in all
+        Effect.mapError((error) =>
+          error instanceof AskTimeout
+            ? new AskTimeout({ name: error.name, request: error.request, timeout: Duration.millis(timeout) })
+            : error
+        )
+      )
     })
 
   const delivery = Delivery.of({
@@ -278,20 +304,18 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         if (session !== undefined && (session.outbox.hasRoom || goesUrgently(session, message.tag))) {
           return request(session, to, message, timeout)
         }
-        return ready(to).pipe(
-          Effect.timeoutOrElse({
-            duration: timeout,
-            orElse: () =>
-              Effect.fail(
-                new NodeUnreachable({
-                  node: endpoint(to.node),
-                  outcome: "NotSent",
-                  reason: `no connection within ${timeout} ms`
-                })
-              )
-          }),
-          Effect.flatMap((session) => request(session, to, message, timeout))
-        )
+        const connected = Effect.timeoutOrElse(ready(to), {
+          duration: timeout,
+          orElse: () =>
+            Effect.fail(
+              new NodeUnreachable({
+                node: endpoint(to.node),
+                outcome: "NotSent",
+                reason: `no connection within ${timeout} ms`
+              })
+            )
+        })
+        return within(timeout, connected, (session, left) => request(session, to, message, left))
       }),
     tryTell: (route, message) => {
       const session = outgoing.sessionOf(route) ?? peers.open(route.address.node)
@@ -326,9 +350,10 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
         Effect.fail(new NodeUnreachable({ node: endpoint(to), outcome: "NotSent", reason }))
       if (rpc === undefined) return refuse(`${tag} is not in the group`)
       if (isSelf(to)) return calls.callSelf(rpc, payload, timeout)
+      const left = leftOf(timeout)
       return peers.acquire(to).pipe(
         Effect.timeoutOrElse({ duration: timeout, orElse: () => refuse(`no connection within ${timeout} ms`) }),
-        Effect.flatMap((session) => calls.call(session, rpc, payload, timeout))
+        Effect.flatMap((session) => calls.call(session, rpc, payload, left()))
       )
     })
 

@@ -74,6 +74,26 @@ describe("an ask whose time is up", () => {
       assert.deepStrictEqual(interrupted, ["x"], "its handler has ended too")
     }).pipe(Effect.scoped))
 
+  it.effect("has waited for the connection too, and says how long it was to take", () =>
+    Effect.gen(function*() {
+      const network = yield* SimulatedNetwork.make({ seed: 1, latency: "200 millis" })
+      const a = yield* startNode(network, "a")
+      const b = yield* startNode(network, "b")
+      const asking = yield* Effect.forkChild(Effect.exit(Context.get(a, Delivery).ask(to(b), never, 2000)), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("1999 millis")
+      assert.strictEqual(Context.get(b, Recorders).received.length, 1)
+      assert.isUndefined(asking.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      assert.isDefined(asking.pollUnsafe())
+      const error = Exit.findErrorOption(yield* Fiber.join(asking))
+      assert.strictEqual(
+        error._tag === "Some" && error.value.message,
+        "no reply from x to Never within 2s: the outcome is unknown"
+      )
+    }).pipe(Effect.scoped))
+
   it.effect("is refused at once where there is none left, and disturbs nobody", () =>
     Effect.gen(function*() {
       const { ask, b, way } = yield* world
@@ -147,6 +167,27 @@ describe("a peer that asks and does not listen", () => {
 })
 
 describe("a call", () => {
+  it.effect("has waited for the connection too when its time is up", () =>
+    Effect.gen(function*() {
+      const network = yield* SimulatedNetwork.make({ seed: 1, latency: "200 millis" })
+      const a = yield* startNode(network, "a")
+      const b = yield* startNode(network, "b")
+      const group = RpcGroup.make(Rpc.make("Test.Hang"))
+      const handlers = group.toLayer({ "Test.Hang": () => Effect.never })
+      yield* Context.get(b, Remoting).serve(group).pipe(Effect.provide(handlers))
+      const { call } = Context.get(a, Remoting)
+      const calling = yield* Effect.forkChild(
+        Effect.exit(call(Context.get(b, Node).address, group, "Test.Hang", undefined, { timeout: "2 seconds" })),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust("1999 millis")
+      assert.isUndefined(calling.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      const exit = calling.pollUnsafe()
+      assert.isDefined(exit)
+      assert.include(String(Exit.isSuccess(exit!) && Exit.isFailure(exit.value) && exit.value.cause), "Unknown")
+    }).pipe(Effect.scoped))
+
   it.effect("may wait for ever", () =>
     Effect.gen(function*() {
       const { a, b } = yield* world
