@@ -141,6 +141,39 @@ describe("a peer that asks and does not read", () => {
       assert.strictEqual(later.length, 1000)
     }))
 
+  it.effect("says nonsense meanwhile: its session ends when that is taken, and never is more settled than was charged", () =>
+    Effect.gen(function*() {
+      let seed = 7
+      const pick = (below: number) => {
+        seed = (Math.imul(seed, 1_103_515_245) + 12_345) & 0x7fffffff
+        return (seed >> 8) % below
+      }
+      const ends = { over: 0, alive: 0 }
+      for (let round = 0; round < 300; round++) {
+        const { a, b, frames, read } = yield* pair({ windowBytes: 1024 * kibi })
+        b.session.take(frames(() => times(150, () => a.ask("Fetch", { bytes: 1000 }))))
+        const said = frames(() => {
+          times(3, (n) => void a.tell("Put", { n }, "x"))
+          times(3, () => a.ask("Fetch", { bytes: 10 }))
+          a.ask("Later", { text: "x".repeat(100_000) })
+          a.tell("Put", { n: 9 }, "full")
+        })
+        for (const frame of said) {
+          // what kind of frame it is stays as it is
+          for (let flips = pick(8) === 0 ? 1 + pick(3) : 0; flips > 0; flips--) {
+            frame[1 + pick(frame.length - 1)]! ^= 1 << pick(8)
+          }
+          b.session.take([pick(16) === 0 ? frame.subarray(0, 1 + pick(frame.length)) : frame])
+        }
+        read()
+        const { unsettled } = b.session as unknown as { readonly unsettled: number }
+        assert.isAtLeast(unsettled, 0)
+        if (b.session.over === undefined) ends.alive++
+        else ends.over++
+      }
+      assert.isTrue(ends.over > 30 && ends.alive > 30, JSON.stringify(ends))
+    }))
+
   it.effect("disturbs nobody else where this side fails over what it said meanwhile", () =>
     Effect.gen(function*() {
       const { a, b, read, talk } = yield* pair()
