@@ -8,6 +8,8 @@ import { NodeUnreachable } from "../../src/Actor/errors.ts"
 import { Node } from "../../src/Actor/Node.ts"
 import { type Caller, Remoting } from "../../src/Remoting/Remoting.ts"
 import { Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
+import { FrameType } from "../../src/Remoting/internal/handshake.ts"
+import type { Transport } from "../../src/Remoting/Transport.ts"
 import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
 import { simulatedHarness, startNode } from "./support.ts"
 
@@ -219,6 +221,43 @@ describe("who is let in", () => {
       assert.isTrue(Exit.isFailure((yield* pair(secret("other"), both)).exit))
     }))
 
+  it.effect("without a secret nobody off loopback, unless allowed by name", () =>
+    Effect.gen(function*() {
+      const far = (inner: Transport["Service"]): Transport["Service"] => ({
+        ...inner,
+        connect: (to) => Effect.map(inner.connect(to), (connection) => ({ ...connection, loopback: false }))
+      })
+      const { exit, a } = yield* pair({ through: far }, {})
+      assert.include((failure(exit) as NodeUnreachable).reason, "authentication failed")
+      assert.deepStrictEqual(a, ["authentication failed"])
+      assert.isTrue(Exit.isSuccess((yield* pair({ through: far, remoting: { allowInsecure: true } }, {})).exit))
+      assert.isTrue(Exit.isSuccess((yield* pair({ through: far, ...secret("s") }, secret("s"))).exit))
+    }))
+
+  it.effect("each handshake has nonces of its own, so that none that was heard opens another connection", () =>
+    Effect.gen(function*() {
+      const said: Array<string> = []
+      const network = yield* SimulatedNetwork.make({
+        seed: 5,
+        onFrame: (_from, _to, frame) => {
+          if (frame[0] === FrameType.Hello || frame[0] === FrameType.Welcome) {
+            said.push(Buffer.from(frame).toString("hex"))
+          }
+        }
+      })
+      const nodeA = yield* startNode(network, "a", secret("s"))
+      const nodeB = yield* startNode(network, "b", secret("s"))
+      yield* remotingOf(nodeB).serve(Group).pipe(Effect.provide(handlers))
+      for (let times = 0; times < 5; times++) {
+        yield* settle(remotingOf(nodeA).call(addressOf(nodeB), Group, "Half", { n: 2 }))
+        network.reset(["a"], ["b"])
+        yield* pass
+      }
+      // a Hello and a Welcome each time, of the same nodes and settings: nothing but the nonce is new
+      assert.isAtLeast(said.length, 10)
+      assert.strictEqual(new Set(said).size, said.length)
+    }))
+
   it.effect("not another system", () =>
     Effect.gen(function*() {
       const { exit, b } = yield* pair({ system: "one" }, { system: "two" })
@@ -299,10 +338,12 @@ describe("a node that restarts", () => {
       network.crash("b")
       yield* Scope.close(scope, Exit.void)
       yield* TestClock.adjust("1 second")
-      const fresh = yield* startNode(network, "b")
-      assert.notStrictEqual(addressOf(fresh).incarnation, undefined)
-      const exit = yield* settle(delivery.tell({ ...at(old), node: { ...addressOf(old), incarnation: "gone" } }, put))
-      assert.strictEqual((failure(exit) as NodeUnreachable).outcome, "NotSent")
+      const fresh = yield* startNode(network, "b", { seed: "b, once more" })
+      const [before, after] = [addressOf(old), addressOf(fresh)]
+      assert.deepStrictEqual([after.id, after.host, after.port], [before.id, before.host, before.port])
+      assert.notStrictEqual(after.incarnation, before.incarnation)
+      const refused = failure(yield* settle(delivery.tell(at(old), put))) as NodeUnreachable
+      assert.deepStrictEqual([refused.outcome, refused.reason], ["NotSent", "another incarnation answers there"])
       yield* settle(delivery.tell(at(fresh), put))
       yield* pass
       assert.strictEqual(Context.get(fresh, Recorders).received.length, 1)

@@ -14,6 +14,8 @@ export interface NodeOptions {
   readonly scope?: Scope.Scope
   /** default: the host's name */
   readonly id?: string
+  /** of what it draws, its incarnation among them; default: the host's name */
+  readonly seed?: string
   /** what stands between the node and the network */
   readonly through?: (transport: Transport.Transport["Service"]) => Transport.Transport["Service"]
 }
@@ -22,7 +24,7 @@ export interface NodeOptions {
 export const startNode = Effect.fnUntraced(
   function*(network: SimulatedNetwork.SimulatedNetwork, host: string, options: NodeOptions = {}) {
     const scope = options.scope ?? (yield* Effect.scope)
-    const random = yield* Random.Random.pipe(Random.withSeed(`test/${host}`))
+    const random = yield* Random.Random.pipe(Random.withSeed(`test/${options.seed ?? host}`))
     const layer = Remoting.layer(options.remoting ?? {}).pipe(
       Layer.provideMerge(Layer.mergeAll(
         Remoting.layerNode({ system: options.system ?? "test", dataCenter: "dc", id: options.id ?? host }),

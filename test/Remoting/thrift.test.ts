@@ -1,0 +1,214 @@
+// What a message costs beside its own bytes: frames, names, timers. And that neither a message nor a layout is taken twice or on trust.
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Context, Effect, Schema } from "effect"
+import { TestClock } from "effect/testing"
+import { Delivery } from "../../src/Actor/Delivery.ts"
+import { Node } from "../../src/Actor/Node.ts"
+import { ActorStopped, AskError } from "../../src/Actor/errors.ts"
+import type { Asker } from "../../src/Actor/internal/Envelope.ts"
+import type { KindDefinition } from "../../src/Actor/Kind.ts"
+import { codecOf } from "../../src/Remoting/internal/codec.ts"
+import { FrameType } from "../../src/Remoting/internal/handshake.ts"
+import { Op } from "../../src/Remoting/internal/messageTables.ts"
+import { Reader } from "../../src/Remoting/internal/wire.ts"
+import { Remoting } from "../../src/Remoting/Remoting.ts"
+import { Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
+import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
+import { startNode } from "./support.ts"
+import { makeSide } from "./wired.ts"
+
+const Warehouse = {
+  name: "Warehouse",
+  props: Schema.Struct({}),
+  fingerprint: "warehouse-1",
+  messages: new Map(
+    ["Store", "Fetch"].map((tag) => [
+      tag,
+      { tag, payload: Schema.Struct({ n: Schema.Int }), success: Schema.Int, error: Schema.Never, stream: false }
+    ])
+  )
+} as unknown as KindDefinition
+
+/** Both ends of a session, and what reached the second. */
+const pair = Effect.gen(function*() {
+  const told: Array<number> = []
+  const asked: Array<Asker> = []
+  const nobody = Effect.fail(new ActorStopped({ name: "x" }))
+  const delivery = Delivery.of({
+    tell: () => nobody,
+    ask: () => nobody,
+    tryTell: (_, { payload }) => {
+      told.push((payload as { readonly n: number }).n)
+      return Effect.runSyncExit(Effect.void)
+    },
+    tryAsk: (_, asker) => asked.push(asker) > 0
+  })
+  const a = yield* makeSide({ kind: Warehouse, delivery, dialed: true })
+  const b = yield* makeSide({ kind: Warehouse, delivery, dialed: false })
+  return { a, b, asked, told }
+})
+
+describe("messages on a connection", () => {
+  it.effect("leave at once where they are alone, and together once a write that is in flight is over", () =>
+    Effect.gen(function*() {
+      const { a, b, told } = yield* pair
+      for (const n of [1, 2, 3]) {
+        a.tell("Store", { n }, "shelf")
+        assert.strictEqual(a.wire.taken.length, n, "alone")
+      }
+      a.wire.unsent = 1
+      for (let n = 4; n <= 1000; n++) a.tell("Store", { n }, "shelf")
+      assert.strictEqual(a.wire.taken.length, 3, "a write is in flight")
+      a.wire.unsent = 0
+      a.wire.idle()
+      assert.strictEqual(a.wire.taken.length, 4, "together")
+      b.session.take(a.wire.taken)
+      assert.deepStrictEqual(told, Array.from({ length: 1000 }, (_, n) => n + 1))
+    }))
+
+  it.effect("that are written while frames are taken in leave together", () =>
+    Effect.gen(function*() {
+      const { a, b, asked } = yield* pair
+      a.wire.unsent = 1
+      for (let n = 0; n < 100; n++) a.ask("Fetch", { n }, "shelf")
+      a.wire.unsent = 0
+      a.wire.idle()
+      b.session.take(a.wire.taken.splice(0))
+      assert.strictEqual(asked.length, 100)
+      // as an actor does that is told so where it is read
+      b.session.options.turns.begin()
+      for (const asker of asked) asker.succeed(1)
+      assert.deepStrictEqual(b.wire.taken, [])
+      b.session.options.turns.end()
+      assert.strictEqual(b.wire.taken.length, 1)
+      a.session.take(b.wire.taken)
+      assert.strictEqual(a.outcomes.filter((outcome) => outcome === "Success").length, 100)
+    }))
+
+  it.effect("say names of kinds, messages and targets once, and numbers from then on", () =>
+    Effect.gen(function*() {
+      const { a, b, asked, told } = yield* pair
+      for (let n = 0; n < 50; n++) {
+        for (const name of ["shelf-1", "shelf-2"]) {
+          a.tell("Store", { n }, name)
+          a.ask("Fetch", { n }, name)
+        }
+      }
+      const said = Buffer.concat(a.wire.taken).toString("latin1")
+      // a target is told with its kind
+      const times = { Warehouse: 3, "warehouse-1": 1, Store: 1, Fetch: 1, "shelf-1": 1, "shelf-2": 1 }
+      for (const [name, count] of Object.entries(times)) assert.strictEqual(said.split(name).length - 1, count, name)
+      b.session.take(a.wire.taken)
+      assert.deepStrictEqual([told.length, asked.length], [100, 100])
+    }))
+})
+
+describe("a sign of life", () => {
+  it.effect("leaves before whatever waits, be it messages or calls", () =>
+    Effect.gen(function*() {
+      const { a, b } = yield* pair
+      b.wire.unsent = 1024 * 1024
+      for (let n = 0; n < 100; n++) b.tell("Store", { n }, "shelf")
+      for (let n = 0; n < 100; n++) b.session.outbox.sendControl(Uint8Array.of(FrameType.Control, 1, n))
+      b.session.take([Uint8Array.of(FrameType.Ping)])
+      assert.deepStrictEqual(b.wire.taken, [])
+      b.wire.unsent = 0
+      b.wire.idle()
+      const types = b.wire.taken.map((frame) => frame[0])
+      const { Control, Data, Pong } = FrameType
+      assert.deepStrictEqual(types, [Pong, ...Array.from({ length: 100 }, () => Control), Data])
+      // and one that is asked for does not even wait for those
+      a.wire.unsent = 1024 * 1024
+      a.session.outbox.sendControl(Uint8Array.of(FrameType.Control, 1, 1))
+      a.session.beat(10_000, 1000, 3000)
+      assert.deepStrictEqual(a.wire.taken, [Uint8Array.of(FrameType.Ping)])
+    }))
+})
+
+describe("an ask that comes twice", () => {
+  it.effect("is handled once, and whoever says it twice is given up", () =>
+    Effect.gen(function*() {
+      const { a, b, asked } = yield* pair
+      a.tell("Store", { n: 1 }, "shelf")
+      b.session.take(a.wire.taken.splice(0))
+      a.ask("Fetch", { n: 1 }, "shelf")
+      a.ask("Fetch", { n: 2 }, "shelf")
+      const [, second] = a.wire.taken
+      b.session.take(a.wire.taken)
+      b.session.take([second!])
+      assert.deepStrictEqual(asked.map(({ payload }) => payload), [{ n: 1 }, { n: 2 }])
+      assert.strictEqual(b.session.over, "protocol violation: an ask came twice")
+    }))
+})
+
+describe("a fingerprint that is another", () => {
+  it.effect("is ProtocolMismatch for messages of that kind, though the peer claims that layouts are the same", () =>
+    Effect.gen(function*() {
+      const { a, b, asked, told } = yield* pair
+      a.tell("Store", { n: 1 }, "shelf")
+      a.ask("Fetch", { n: 2 }, "shelf")
+      const lies = a.wire.taken.splice(0).map((frame) =>
+        Buffer.from(Buffer.from(frame).toString("latin1").replace("warehouse-1", "warehouse-2"), "latin1")
+      )
+      b.session.take(lies)
+      assert.deepStrictEqual([told, asked], [[], []])
+      assert.deepStrictEqual(b.lost(), ["shelf", "shelf"])
+      assert.isUndefined(b.session.over)
+      const reader = new Reader(Buffer.concat(b.wire.taken))
+      assert.deepStrictEqual([reader.byte(), reader.byte()], [FrameType.Data, Op.Refused])
+      reader.number()
+      const error = codecOf(AskError, "evolving").decode(reader.blob()) as AskError
+      assert.isTrue(error._tag === "ProtocolMismatch", error._tag)
+      assert.deepInclude(error, { what: "Warehouse.Fetch", ours: "warehouse-2", theirs: "warehouse-1" })
+    }))
+})
+
+describe("peers that are quiet", () => {
+  /** Sleeps of a node that so many are connected to: in a minute, and for a thousand asks and as many tells. */
+  const sleepsBeside = Effect.fnUntraced(function*(count: number) {
+    const network = yield* SimulatedNetwork.make({ seed: 1 })
+    const clock = yield* Clock.Clock
+    let sleeps = 0
+    const counting: Clock.Clock = {
+      currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
+      currentTimeMillis: clock.currentTimeMillis,
+      currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
+      currentTimeNanos: clock.currentTimeNanos,
+      monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
+      monotonicTimeNanos: clock.monotonicTimeNanos,
+      sleep: (duration) => {
+        sleeps++
+        return clock.sleep(duration)
+      }
+    }
+    const hub = yield* startNode(network, "hub").pipe(Effect.provideService(Clock.Clock, counting))
+    const to = { kind: Recorder.name, name: "x", node: Context.get(hub, Node).address, placement: 1, epoch: 1 }
+    const parse = { kind: Recorder, tag: "Parse", payload: { text: "1" } }
+    const peers = yield* Effect.forEach(
+      Array.from({ length: count }),
+      (_, n) => Effect.tap(startNode(network, `peer-${n}`), (peer) => Context.get(peer, Delivery).ask(to, parse, 5000))
+    )
+    yield* TestClock.adjust("10 seconds")
+    sleeps = 0
+    yield* TestClock.adjust("1 minute")
+    const quiet = sleeps
+    assert.strictEqual((yield* Context.get(hub, Remoting).connected).length, count)
+    const { ask, tell } = Context.get(peers[0]!, Delivery)
+    sleeps = 0
+    for (let n = 0; n < 1000; n++) {
+      yield* tell(to, { kind: Recorder, tag: "Put", payload: { n } })
+      yield* ask(to, parse, 5000)
+    }
+    assert.strictEqual(Context.get(hub, Recorders).received.length, count + 2000)
+    return { quiet, busy: sleeps }
+  }, Effect.scoped)
+
+  it.effect("cost no timers of their own, neither in time nor for a message of others", () =>
+    Effect.gen(function*() {
+      const few = yield* sleepsBeside(2)
+      const many = yield* sleepsBeside(40)
+      assert.strictEqual(many.quiet, few.quiet)
+      assert.isAtMost(few.quiet, 130)
+      assert.isAtMost(many.busy, 2)
+    }))
+})
