@@ -133,7 +133,8 @@ export const render = (): string => {
     "# Configuration",
     "",
     "Every setting, as the sources declare it (`npm run docs` writes this page). In code a setting is a field of its group; `layerConfig` variants read",
-    "the variables. A bad value is `SettingInvalid` with the setting's name, before anything starts. Durations are Effect's (`\"10 seconds\"`), or milliseconds.",
+    "the variables. A bad value is `SettingInvalid` with the setting's name, before anything starts. Durations are Effect's (`\"10 seconds\"`), or milliseconds;",
+    "in code a secret is `Redacted.make(\"...\")`.",
     "",
     ...sections
   ].join("\n").trimEnd() + "\n"
