@@ -1,15 +1,15 @@
 // What a message costs beside its own bytes: frames, names, timers. And that neither a message nor a layout is taken twice or on trust.
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Context, Effect, Schema } from "effect"
+import { Clock, Context, Effect, Exit, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { Delivery } from "../../src/Actor/Delivery.ts"
 import { Node } from "../../src/Actor/Node.ts"
 import { ActorStopped, AskError } from "../../src/Actor/errors.ts"
-import type { Asker } from "../../src/Actor/internal/Envelope.ts"
+import { type Asker, Resumed } from "../../src/Actor/internal/Envelope.ts"
 import type { KindDefinition } from "../../src/Actor/Kind.ts"
 import { codecOf } from "../../src/Remoting/internal/codec.ts"
 import { FrameType } from "../../src/Remoting/internal/handshake.ts"
-import { Op } from "../../src/Remoting/internal/messageTables.ts"
+import { maxTargets, Op } from "../../src/Remoting/internal/messageTables.ts"
 import { Reader } from "../../src/Remoting/internal/wire.ts"
 import { Remoting } from "../../src/Remoting/Remoting.ts"
 import { Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
@@ -17,35 +17,42 @@ import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
 import { startNode } from "./support.ts"
 import { makeSide } from "./wired.ts"
 
+const message = (tag: string, payload: Schema.Top, success: Schema.Top) =>
+  [tag, { tag, payload, success, error: Schema.Never, stream: false }] as const
+
+/** Nothing of it travels beside its message. */
+const Items = Schema.Struct({ items: Schema.Array(Schema.String) })
+
 const Warehouse = {
   name: "Warehouse",
   props: Schema.Struct({}),
   fingerprint: "warehouse-1",
-  messages: new Map(
-    ["Store", "Fetch"].map((tag) => [
-      tag,
-      { tag, payload: Schema.Struct({ n: Schema.Int }), success: Schema.Int, error: Schema.Never, stream: false }
-    ])
-  )
+  messages: new Map([
+    message("Store", Schema.Struct({ n: Schema.Int }), Schema.Void),
+    message("Fetch", Schema.Struct({ n: Schema.Int }), Schema.Int),
+    message("Move", Items, Items)
+  ])
 } as unknown as KindDefinition
 
 /** Both ends of a session, and what reached the second. */
 const pair = Effect.gen(function*() {
   const told: Array<number> = []
+  const at: Array<string> = []
   const asked: Array<Asker> = []
   const nobody = Effect.fail(new ActorStopped({ name: "x" }))
   const delivery = Delivery.of({
     tell: () => nobody,
     ask: () => nobody,
-    tryTell: (_, { payload }) => {
+    tryTell: ({ address }, { payload }) => {
+      at.push(address.name)
       told.push((payload as { readonly n: number }).n)
-      return Effect.runSyncExit(Effect.void)
+      return Exit.void
     },
     tryAsk: (_, asker) => asked.push(asker) > 0
   })
   const a = yield* makeSide({ kind: Warehouse, delivery, dialed: true })
   const b = yield* makeSide({ kind: Warehouse, delivery, dialed: false })
-  return { a, b, asked, told }
+  return { a, b, asked, at, told }
 })
 
 describe("messages on a connection", () => {
@@ -103,6 +110,108 @@ describe("messages on a connection", () => {
     }))
 })
 
+describe("a large message and a large answer", () => {
+  it.effect("leave in pieces of 16 KiB, of whatever they consist, and small ones leave between them", () =>
+    Effect.gen(function*() {
+      const { a, b, asked } = yield* pair
+      const value = { items: Array.from({ length: 3000 }, (_, n) => `${n}`.padStart(100, "x")) }
+      /** All that each says until neither says more. */
+      const talk = () => {
+        const said = { a: Array<Uint8Array>(), b: Array<Uint8Array>() }
+        a.wire.unsent = b.wire.unsent = 0
+        a.wire.idle()
+        b.wire.idle()
+        while (a.wire.taken.length + b.wire.taken.length > 0) {
+          const [fromA, fromB] = [a.wire.taken.splice(0), b.wire.taken.splice(0)]
+          said.a.push(...fromA)
+          said.b.push(...fromB)
+          b.session.take(fromA)
+          a.session.take(fromB)
+        }
+        return said
+      }
+      a.wire.unsent = 1
+      a.ask("Move", value, "shelf")
+      a.ask("Fetch", { n: 1 }, "other shelf")
+      const { a: question } = talk()
+      assert.deepStrictEqual(asked.map(({ tag }) => tag), ["Fetch", "Move"])
+      const [small, large] = asked
+      b.wire.unsent = 1
+      large!.succeed(value)
+      small!.succeed(1)
+      const { b: answer } = talk()
+      for (const frames of [question, answer]) {
+        const pieces = frames.filter((frame) => frame[0] === FrameType.Chunk)
+        assert.isAbove(pieces.length, 15)
+        for (const piece of pieces) assert.isBelow(piece.length, 16 * 1024 + 64)
+        // the small one in a batch of its own, before the last piece
+        const [last, batch] = [
+          frames.lastIndexOf(pieces.at(-1)!),
+          frames.findIndex(([type]) => type === FrameType.Data)
+        ]
+        assert.isTrue(batch >= 0 && batch < last)
+      }
+      assert.deepStrictEqual(a.outcomes, ["Success", "Success"])
+    }))
+})
+
+describe("a large ask that is given up half way", () => {
+  it.effect("takes its rest with it, reaches nobody, and is in nobody's way", () =>
+    Effect.gen(function*() {
+      const { a, b, asked, told } = yield* pair
+      const items = Array.from({ length: 10_000 }, () => "x".repeat(100))
+      const to = { kind: Warehouse.name, name: "shelf", node: a.session.peer, placement: 1, epoch: 1 }
+      const asker = new Resumed({ kind: Warehouse, tag: "Move", payload: { items } }, "shelf", 60_000, () => {})
+      a.wire.stuck = true
+      a.messages.outgoing.ask(a.session, to, asker)
+      a.tell("Store", { n: 1 }, "shelf")
+      assert.isAbove(a.wire.taken.length, 2)
+      b.session.take(a.wire.taken.splice(0))
+      asker.abandon()
+      a.wire.stuck = false
+      a.wire.unsent = 0
+      a.wire.idle()
+      let rest = 0
+      while (a.wire.taken.length + b.wire.taken.length > 0) {
+        const frames = a.wire.taken.splice(0)
+        for (const { length } of frames) rest += length
+        b.session.take(frames)
+        a.session.take(b.wire.taken.splice(0))
+      }
+      assert.isBelow(rest, 1000)
+      assert.deepStrictEqual([asked.length, told], [0, [1]])
+      assert.isUndefined(b.session.over)
+    }))
+})
+
+describe("numbers of targets", () => {
+  it.effect("begin anew where there are too many, and each message still reaches the one that it is for", () =>
+    Effect.gen(function*() {
+      const { a, b, at } = yield* pair
+      const names: Array<string> = []
+      // twice as many as there are numbers, with old ones in between, by references that remember their numbers
+      const routes = ["kept-1", "kept-2"].map((name) => ({
+        address: { kind: Warehouse.name, name, node: a.session.peer, placement: 1, epoch: 1 },
+        found: undefined
+      }))
+      for (let n = 0; n < 2 * maxTargets; n++) {
+        const route = n % 1000 === 0 ? routes[n / 1000 % 2] : undefined
+        const name = route?.address.name ?? `shelf-${n}`
+        const message = { kind: Warehouse, tag: "Store", payload: { n } }
+        const address = route?.address ??
+          { kind: Warehouse.name, name, node: a.session.peer, placement: 1, epoch: 1 }
+        if (a.messages.outgoing.tell(a.session, address, message, route) !== undefined) assert.fail(name)
+        names.push(name)
+        a.wire.unsent = n % 256 === 255 ? 0 : 1
+        if (a.wire.unsent > 0) continue
+        a.wire.idle()
+        b.session.take(a.wire.taken.splice(0))
+      }
+      assert.isUndefined(b.session.over)
+      assert.deepStrictEqual(at, names)
+    }))
+})
+
 describe("a sign of life", () => {
   it.effect("leaves before whatever waits, be it messages or calls", () =>
     Effect.gen(function*() {
@@ -138,6 +247,19 @@ describe("an ask that comes twice", () => {
       b.session.take([second!])
       assert.deepStrictEqual(asked.map(({ payload }) => payload), [{ n: 1 }, { n: 2 }])
       assert.strictEqual(b.session.over, "protocol violation: an ask came twice")
+    }))
+})
+
+describe("what comes in one read with what ends the session", () => {
+  it.effect("is taken up to there, and not behind it", () =>
+    Effect.gen(function*() {
+      const { a, b, told } = yield* pair
+      a.tell("Store", { n: 1 }, "shelf")
+      a.tell("Store", { n: 2 }, "shelf")
+      const [first, second] = a.wire.taken
+      b.session.take([first!, Uint8Array.of(99), second!])
+      assert.deepStrictEqual(told, [1])
+      assert.strictEqual(b.session.over, "protocol violation: unknown frame type")
     }))
 })
 

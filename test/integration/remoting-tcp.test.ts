@@ -123,6 +123,15 @@ describe("hostile bytes", () => {
       assert.isTrue(events.filter((event) => event._tag === "PeerRefused").length >= 6)
     }).pipe(Effect.scoped), 60_000)
 
+  it.live("a stranger may say little: what is longer ends its connection before it has come", () =>
+    Effect.gen(function*() {
+      const { b } = yield* harnessWith({ handshakeTimeout: "20 seconds" })
+      const { port } = Context.get(b, Node).address
+      // 64 KiB and a byte, of which only the beginning is sent
+      yield* throwAt(port, [Uint8Array.of(0, 1, 0, 1, 1, ...Buffer.from("TROUPE"))])
+      assert.deepStrictEqual(Context.get(b, Recorders).received, [])
+    }).pipe(Effect.scoped))
+
   it.live("a frame one byte at a time is one frame", () =>
     Effect.gen(function*() {
       const { b } = yield* harness
@@ -133,6 +142,37 @@ describe("hostile bytes", () => {
         event._tag === "PeerRefused" ? [event.reason] : []
       )
       assert.deepStrictEqual(reasons, ["wire protocol: ours 1 to 2, theirs 9"])
+    }).pipe(Effect.scoped))
+})
+
+describe("a frame that drips", () => {
+  it.live("ends its connection once it takes longer than frameTimeout; one that is slow but in time arrives", () =>
+    Effect.gen(function*() {
+      const context = yield* Layer.build(Transport.layerTcp({ frameTimeout: "400 millis" }))
+      const { accept, address } = Context.get(context, Transport.Transport)
+      const socket = yield* Effect.acquireRelease(
+        Effect.sync(() => net.connect(address.port, "127.0.0.1")),
+        (socket) => Effect.sync(() => socket.destroy())
+      )
+      socket.on("error", () => {})
+      socket.setNoDelay(true)
+      const connection = yield* Queue.take(accept)
+      const drip = (bytes: ReadonlyArray<number>) =>
+        Effect.forEach(
+          bytes,
+          (byte) =>
+            Effect.andThen(Effect.sync(() => void socket.write(Uint8Array.of(byte))), Effect.sleep("20 millis")),
+          {
+            discard: true
+          }
+        )
+      const hearing = yield* Effect.forkChild(connection.receive, { startImmediately: true })
+      yield* drip([0, 0, 0, 2, 7, 8])
+      assert.deepStrictEqual((yield* Fiber.join(hearing)).map((frame) => [...frame]), [[7, 8]])
+      const dripping = yield* Effect.forkChild(drip([0, 0, 0, 255, ...Array.from({ length: 200 }, () => 1)]))
+      const error = yield* Effect.flip(connection.receive)
+      assert.strictEqual(error.reason, "protocol violation: a frame took too long")
+      assert.isUndefined(dripping.pollUnsafe(), "long before its end")
     }).pipe(Effect.scoped))
 })
 
