@@ -111,6 +111,22 @@ describe("Remoting.call", () => {
       assert.deepStrictEqual(interrupted, ["Hang"])
     }))
 
+  it.effect("the deadline goes with the call: the handler ends by it where nothing more gets there", () =>
+    Effect.gen(function*() {
+      const { network, remoting, b } = yield* served()
+      interrupted.length = 0
+      yield* Effect.forkChild(Effect.exit(remoting.call(b, Group, "Hang", undefined, { timeout: "1 second" })), {
+        startImmediately: true
+      })
+      yield* pass
+      network.partition(["a"], ["b"])
+      yield* TestClock.adjust("600 millis")
+      assert.deepStrictEqual(interrupted, [])
+      yield* pass
+      yield* pass
+      assert.deepStrictEqual(interrupted, ["Hang"])
+    }))
+
   it.effect("interrupting the caller interrupts the handler", () =>
     Effect.gen(function*() {
       const { remoting, b } = yield* served()

@@ -8,8 +8,8 @@ import { ActorStopped, AskError } from "../../src/Actor/errors.ts"
 import { type Asker, Resumed } from "../../src/Actor/internal/Envelope.ts"
 import type { KindDefinition } from "../../src/Actor/Kind.ts"
 import { codecOf } from "../../src/Remoting/internal/codec.ts"
-import { FrameType } from "../../src/Remoting/internal/handshake.ts"
-import { maxTargets, Op } from "../../src/Remoting/internal/messageTables.ts"
+import { FrameType, kindsFrame } from "../../src/Remoting/internal/handshake.ts"
+import { maxTargets, modes, Op } from "../../src/Remoting/internal/messageTables.ts"
 import { Reader } from "../../src/Remoting/internal/wire.ts"
 import { Remoting } from "../../src/Remoting/Remoting.ts"
 import { Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
@@ -260,6 +260,54 @@ describe("what comes in one read with what ends the session", () => {
       b.session.take([first!, Uint8Array.of(99), second!])
       assert.deepStrictEqual(told, [1])
       assert.strictEqual(b.session.over, "protocol violation: unknown frame type")
+    }))
+})
+
+describe("a name that is no UTF-8", () => {
+  it.effect("ends the session that says it, and reaches nobody under another name", () =>
+    Effect.gen(function*() {
+      const { a, b, asked, told } = yield* pair
+      a.tell("Store", { n: 1 }, "shelf")
+      const [frame] = a.wire.taken
+      const bytes = Buffer.from(frame!)
+      const at = bytes.indexOf("shelf")
+      for (const wrong of [[0xff], [0xc3, 0x28], [0xed, 0xa0, 0x80], [0xc0, 0xaf]]) {
+        const other = yield* pair
+        other.b.session.take([
+          Buffer.concat([bytes.subarray(0, at), Buffer.from(wrong), bytes.subarray(at + wrong.length)])
+        ])
+        assert.strictEqual(other.b.session.over, "protocol violation: a text is not UTF-8")
+        assert.deepStrictEqual(other.told, [])
+      }
+      b.session.take([bytes])
+      assert.deepStrictEqual([told, asked], [[1], []])
+    }))
+})
+
+describe("kinds that a peer registers later", () => {
+  it.effect("are written by position from then on where both sides have the same, and by name where they differ", () =>
+    Effect.gen(function*() {
+      const { a, b, told } = yield* pair
+      const modeOf = (frame: Uint8Array) => {
+        const reader = new Reader(frame)
+        assert.deepStrictEqual([reader.byte(), reader.byte()], [FrameType.Data, Op.Kind])
+        assert.deepStrictEqual([reader.text(100), reader.text(100)], ["Warehouse", "warehouse-1"])
+        return modes[reader.byte()]
+      }
+      const cases = [["warehouse-1", "compact"], ["warehouse-2", "evolving"], [undefined, "evolving"]] as const
+      for (const [fingerprint, mode] of cases) {
+        const { a } = yield* pair
+        a.session.kinds = new Map()
+        const kinds = fingerprint === undefined ? [] : [[Warehouse.name, fingerprint] as const]
+        a.session.take([kindsFrame(new Map(kinds), 1000)])
+        a.tell("Store", { n: 1 }, "shelf")
+        assert.strictEqual(modeOf(a.wire.taken[0]!), mode)
+      }
+      // by name, they are understood all the same
+      a.session.kinds = new Map()
+      a.tell("Store", { n: 1 }, "shelf")
+      b.session.take(a.wire.taken)
+      assert.deepStrictEqual(told, [1])
     }))
 })
 
