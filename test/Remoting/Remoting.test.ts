@@ -330,6 +330,12 @@ describe("a node that is muted", () => {
       yield* settle(b.tell(at(harness.a), put(2)))
       yield* pass
       assert.deepStrictEqual([received(harness.a), received(harness.b)], [1, 2])
+      // nor by a connection that comes later
+      harness.network.reset(["a"], ["b"])
+      yield* pass
+      yield* settle(Effect.retry(b.tell(at(harness.a), put(3)), { times: 5 }))
+      yield* pass
+      assert.deepStrictEqual([received(harness.a), received(harness.b)], [1, 2])
       assert.strictEqual(yield* remotingOf(harness.a).call(addressOf(harness.b), Group, "Half", { n: 2 }), 1)
     }))
 })
