@@ -1,11 +1,12 @@
 /** Deployment: a node of one cluster, in one datacenter that knows of no other. */
 import { Layer } from "effect"
-import * as SystemEvents from "../Actor/SystemEvents.ts"
 import * as Cluster from "../Cluster/Cluster.ts"
 import * as Remoting from "../Remoting/Remoting.ts"
 import * as Transport from "../Remoting/Transport.ts"
+import * as Announce from "./internal/announce.ts"
 import * as Identity from "./internal/identity.ts"
 import * as ProcessSignals from "./internal/processSignals.edge.ts"
+import * as RefusedPeers from "./internal/refusedPeers.ts"
 import * as Rings from "./internal/rings.ts"
 
 /** The datacenter that a node without datacenters is in. */
@@ -22,17 +23,19 @@ export interface ClusterNodeOptions extends Identity.Identity {
  * cluster in order.
  */
 export const cluster = (options: ClusterNodeOptions) =>
-  Rings.clusterNode(Remoting.layer(options.remoting), Cluster.layer(options.cluster ?? {})).pipe(
+  Announce.layerUp.pipe(
+    Layer.provideMerge(Rings.clusterNode(Remoting.layer(options.remoting), Cluster.layer(options.cluster ?? {}))),
     Layer.provideMerge(Identity.layer(options, onlyDataCenter)),
     Layer.provide(Transport.layerTcp(options.remoting)),
-    Layer.provideMerge(SystemEvents.layer)
+    Layer.provideMerge(RefusedPeers.layerEvents)
   )
 
 /** `cluster` from the environment; a process that leaves on SIGTERM ends with exit code 0, one
  * that was fenced with 1. */
-export const clusterConfig = Rings.clusterNode(Remoting.layerConfig, Cluster.layerConfig).pipe(
+export const clusterConfig = Announce.layerUp.pipe(
+  Layer.provideMerge(Rings.clusterNode(Remoting.layerConfig, Cluster.layerConfig)),
   Layer.provideMerge(Identity.layerConfigIn(onlyDataCenter)),
   Layer.provide(Transport.layerTcpConfig),
   Layer.provideMerge(ProcessSignals.layer),
-  Layer.provideMerge(SystemEvents.layer)
+  Layer.provideMerge(RefusedPeers.layerEvents)
 )

@@ -1,6 +1,5 @@
 /** Deployment: a node of one datacenter's cluster, among datacenters that share a control plane. */
 import { Layer } from "effect"
-import * as SystemEvents from "../Actor/SystemEvents.ts"
 import * as Cluster from "../Cluster/Cluster.ts"
 import * as DataCenters from "../DataCenter/DataCenters.ts"
 import * as DataCenterSettings from "../DataCenter/DataCenterSettings.ts"
@@ -9,6 +8,7 @@ import * as Transport from "../Remoting/Transport.ts"
 import * as Announce from "./internal/announce.ts"
 import * as Identity from "./internal/identity.ts"
 import * as ProcessSignals from "./internal/processSignals.edge.ts"
+import * as RefusedPeers from "./internal/refusedPeers.ts"
 import * as Rings from "./internal/rings.ts"
 
 export interface MultiDataCenterOptions extends Identity.Identity {
@@ -33,7 +33,7 @@ export const multiDataCenter = (options: MultiDataCenterOptions) =>
     )),
     Layer.provideMerge(Identity.layer(options, options.dataCenter.name ?? "")),
     Layer.provide(Transport.layerTcp(options.remoting)),
-    Layer.provideMerge(SystemEvents.layer)
+    Layer.provideMerge(RefusedPeers.layerEvents)
   )
 
 /**
@@ -46,5 +46,5 @@ export const multiDataCenterConfig = Announce.layerReady.pipe(
   Layer.provideMerge(Identity.layerConfig),
   Layer.provide(Transport.layerTcpConfig),
   Layer.provideMerge(ProcessSignals.layer),
-  Layer.provideMerge(SystemEvents.layer)
+  Layer.provideMerge(RefusedPeers.layerEvents)
 )

@@ -1,6 +1,6 @@
 // Deployments: each is one Layer, refuses what contradicts it by name before anything starts, and gives its resources back.
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Context, Effect, Layer } from "effect"
+import { ConfigProvider, Context, Effect, Layer, Logger, Redacted, References, Schedule } from "effect"
 import { ActorSystem, Client, ControlPlane, ControlStore, Jobs, Layers, Topic } from "effect-troupe"
 import { Account, AccountLive } from "../../examples/usage/account.ts"
 
@@ -55,6 +55,69 @@ describe("Layers.cluster", () => {
       assert.strictEqual(yield* refused({ system: "bank", remoting: { host: "0.0.0.0" } }), "remoting.host")
       const misspelt = { minimumMember: 1 } as Layers.ClusterNodeOptions["cluster"]
       assert.strictEqual(yield* refused({ system: "bank", cluster: misspelt }), "cluster.minimumMember")
+    }))
+})
+
+describe("the log of a node", () => {
+  interface Line {
+    readonly message: string
+    readonly node: unknown
+    readonly peer: unknown
+  }
+  /** Each node's lines for itself. */
+  const logged = <A, E, R>(layer: Layer.Layer<A, E, R>) => {
+    const lines: Array<Line> = []
+    const logger = Logger.make(({ fiber, message }) => {
+      const { node, peer } = fiber.getRef(References.CurrentLogAnnotations)
+      lines.push({ message: String(message), node, peer })
+    })
+    return { lines, layer: Layer.provide(layer, Logger.layer([logger])) }
+  }
+  const started = (id: string) => ({ message: "node is up", node: id, peer: undefined })
+
+  it.live("says who is up, in a cluster as among datacenters", () =>
+    Effect.gen(function*() {
+      const stores = Layer.merge(ControlStore.layerMemory, ControlPlane.layerMemory)
+      const environment = ConfigProvider.layer(
+        ConfigProvider.fromUnknown({ TROUPE_SYSTEM: "bank", TROUPE_NODE_ID: "n1", TROUPE_DATACENTER: "eu" })
+      )
+      const nodes: ReadonlyArray<Layer.Layer<ActorSystem.ActorSystem, unknown>> = [
+        Layers.cluster({ system: "bank", id: "n1" }).pipe(Layer.provide(stores)),
+        Layers.clusterConfig.pipe(Layer.provide([stores, environment])),
+        Layers.multiDataCenter({ system: "bank", id: "n1", dataCenter: { name: "eu" } }).pipe(Layer.provide(stores)),
+        Layers.multiDataCenterConfig.pipe(Layer.provide([stores, environment]))
+      ]
+      for (const node of nodes) {
+        const { layer, lines } = logged(node)
+        yield* Effect.scoped(Layer.build(layer))
+        assert.deepStrictEqual(lines.filter(({ message }) => message === "node is up"), [started("n1")])
+      }
+    }))
+
+  it.live("warns once, on both sides, of a member with another secret", () =>
+    Effect.gen(function*() {
+      const store = Layer.succeedContext(yield* Layer.build(ControlStore.layerMemory))
+      const node = (id: string, secret: string) =>
+        logged(
+          Layers.cluster({ system: "bank", id, remoting: { secret: Redacted.make(secret) } }).pipe(
+            Layer.provide(store)
+          )
+        )
+      const [a, b] = [node("a", "first-secret"), node("b", "other-secret")]
+      const first = yield* Layer.build(a.layer)
+      yield* Effect.forkScoped(Layer.build(b.layer))
+      const warnings = (lines: ReadonlyArray<Line>) =>
+        lines.filter(({ message }) => message === "a peer is refused: authentication failed")
+      yield* Effect.suspend(() =>
+        warnings(a.lines).length > 0 && warnings(b.lines).length > 0 ? Effect.void : Effect.fail("not told yet")
+      ).pipe(Effect.retry(Schedule.max([Schedule.spaced("50 millis"), Schedule.during("20 seconds")])))
+      yield* Effect.sleep("2 seconds")
+      const { host } = Context.get(first, ActorSystem.ActorSystem).node
+      for (const { lines } of [a, b]) {
+        assert.strictEqual(warnings(lines).length, 1)
+        assert.include(String(warnings(lines)[0]!.peer), host)
+      }
+      assert.notInclude(JSON.stringify([a.lines, b.lines]), "-secret")
     }))
 })
 
