@@ -32,11 +32,11 @@ const start = (id: string, options: RemotingOptions = {}, scope?: Scope.Scope) =
   })
 
 /** Node a dials node b at the proxy's address, which is not the one where b listens. */
-const pair = Effect.gen(function*() {
+const pairWith = Effect.fnUntraced(function*(options: RemotingOptions) {
   const proxy = yield* startProxy()
   const bound = yield* freePort
   proxy.spread([bound])
-  const behind = { port: bound, advertisedHost: "127.0.0.1", advertisedPort: proxy.port }
+  const behind = { ...options, port: bound, advertisedHost: "127.0.0.1", advertisedPort: proxy.port }
   const a = yield* start("a")
   const scope = yield* Scope.make()
   yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
@@ -44,6 +44,7 @@ const pair = Effect.gen(function*() {
   const delivery = Context.get(a, Delivery)
   return { proxy, bound, behind, a, b, scope, delivery, to: addressOf(b) }
 })
+const pair = pairWith({})
 
 const addressOf = (node: Context.Context<Node>): ActorAddress => ({
   kind: Recorder.name,
@@ -124,7 +125,8 @@ describe("a way that goes black", () => {
 
   it.live("and holds back what was sent: once the peer has dialed anew, it arrives no more", () =>
     Effect.gen(function*() {
-      const { b, delivery, proxy, to } = yield* pair
+      // b is patient: nothing but the new connection ends the old one there
+      const { b, delivery, proxy, to } = yield* pairWith({ pingInterval: "5 seconds", pingTimeout: "20 seconds" })
       yield* delivery.tell(to, put(1))
       yield* until(Effect.sync(() => received(b).length === 1), "the first")
       proxy.hold()
