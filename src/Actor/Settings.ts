@@ -17,6 +17,11 @@ export interface Setting<in out Input, out Value> {
   readonly parse: (text: string) => { readonly value: Value } | string
 }
 
+/** One that has no default and cannot be absent: code must give it. */
+export interface RequiredSetting<in out Input, out Value> extends Setting<Input, Value> {
+  readonly required: true
+}
+
 interface Range {
   readonly minimum?: number | undefined
   readonly maximum?: number | undefined
@@ -94,12 +99,16 @@ export const boolean = (options: { readonly env: string; readonly default: boole
       : "is neither true nor false"
 })
 
-/** A text that is not empty; without a default it is required. */
-export const text = (options: {
+interface TextOptions {
   readonly env: string
   readonly default?: string | undefined
   readonly pattern?: RegExp | undefined
-}): Setting<string, string> => {
+}
+
+/** A text that is not empty; without a default it is required. */
+export function text(options: TextOptions & { readonly default: string }): Setting<string, string>
+export function text(options: TextOptions & { readonly default?: undefined }): RequiredSetting<string, string>
+export function text(options: TextOptions): Setting<string, string> {
   const check = (value: string) =>
     value === ""
       ? "is empty"
@@ -178,8 +187,12 @@ export const labels = (options: {
 type InputOf<S> = S extends Setting<infer Input, infer _> ? Input : never
 type ValueOf<S> = S extends Setting<infer _, infer Value> ? Value : never
 
-/** What code may give: everything optional, checked all the same. */
-export type Partial_<S extends Record<string, unknown>> = { readonly [K in keyof S]?: InputOf<S[K]> | undefined }
+/** What code gives: what is required, and of the rest what is not to have its default. All of it is checked. */
+export type Partial_<S extends Record<string, unknown>> =
+  & { readonly [K in keyof S as S[K] extends { readonly required: true } ? K : never]: InputOf<S[K]> }
+  & {
+    readonly [K in keyof S as S[K] extends { readonly required: true } ? never : K]?: InputOf<S[K]> | undefined
+  }
 /** What the services read. */
 export type Values<S extends Record<string, unknown>> = { readonly [K in keyof S]: ValueOf<S[K]> }
 

@@ -31,7 +31,7 @@ export const multiDataCenter = (options: MultiDataCenterOptions) =>
       Cluster.layer(options.cluster ?? {}),
       DataCenters.layer(options.dataCenter)
     )),
-    Layer.provideMerge(Identity.layer(options, options.dataCenter.name ?? "")),
+    Layer.provideMerge(Identity.layer(options, options.dataCenter.name)),
     Layer.provide(Transport.layerTcp(options.remoting)),
     Layer.provideMerge(RefusedPeers.layerEvents)
   )

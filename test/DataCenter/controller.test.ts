@@ -547,7 +547,7 @@ describe("the cache", () => {
 })
 
 describe("settings", () => {
-  const refused = (options: DataCenters.DataCenterOptions) =>
+  const refused = (options: Partial<DataCenters.DataCenterOptions>) =>
     Effect.gen(function*() {
       const world = yield* World.make
       const dataCenter = yield* world.dataCenter({ ...options, name: options.name ?? "us" })

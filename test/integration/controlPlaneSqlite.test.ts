@@ -31,7 +31,7 @@ describe("the Layers of the control plane on SQLite", () => {
       const settingOf = (partial: Parameters<typeof ControlPlaneSqlite.layer>[0]) =>
         Effect.map(Effect.flip(Layer.build(ControlPlaneSqlite.layer(partial))), (error) =>
           error._tag === "SettingInvalid" ? error.setting : error._tag)
-      assert.strictEqual(yield* settingOf({}), "controlPlaneSqlite.file")
+      assert.strictEqual(yield* settingOf({} as { readonly file: string }), "controlPlaneSqlite.file")
       assert.strictEqual(yield* settingOf({ file: "x", ttl: "500 millis" }), "controlPlaneSqlite.ttl")
     }).pipe(Effect.scoped))
 })

@@ -394,7 +394,7 @@ describe("the store in one SQLite file", () => {
       const refused = (partial: ControlStoreSqlite.PartialSettings) =>
         Effect.map(Effect.flip(ControlStoreSqlite.make(partial)), (error) =>
           error._tag === "SettingInvalid" ? error.setting : error._tag)
-      assert.strictEqual(yield* refused({}), "sqlite.file")
+      assert.strictEqual(yield* refused({} as ControlStoreSqlite.PartialSettings), "sqlite.file")
       assert.strictEqual(yield* refused({ file, synchronous: "off" }), "sqlite.synchronous")
       assert.strictEqual(yield* refused({ file, namespace: "a/b" }), "sqlite.namespace")
       assert.strictEqual(yield* refused({ file, pollInterval: 0 }), "sqlite.pollInterval")

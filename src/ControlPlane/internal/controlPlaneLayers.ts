@@ -32,6 +32,11 @@ const prefixed = <A, E, R>(config: Effect.Effect<A, E, R>): Effect.Effect<A, E, 
     )
   })
 
+/** Settings that all have defaults may be left out together. */
+type Given<S extends Record<string, unknown>> = {} extends Settings.Partial_<S>
+  ? [partial?: Settings.Partial_<S> | undefined]
+  : [partial: Settings.Partial_<S>]
+
 /** `layer(partial)` and `layerConfig` for a group of settings that holds the TTL and all that opening the store needs. */
 export const layersOf = <S extends Record<string, unknown>, E>(
   group: Settings.Group<S>,
@@ -46,8 +51,9 @@ export const layersOf = <S extends Record<string, unknown>, E>(
       ).pipe(Layer.provideMerge(Layer.effect(GlobalStore, open(settings))))))
   return {
     layer: (
-      partial: Settings.Partial_<S> = {}
-    ): Layer.Layer<ControlPlane | GlobalStore, E | SettingInvalid> => layerOf(group.decode(partial)),
+      ...[partial]: Given<S>
+    ): Layer.Layer<ControlPlane | GlobalStore, E | SettingInvalid> =>
+      layerOf(group.decode(partial ?? {} as Settings.Partial_<S>)),
     layerConfig: layerOf(prefixed(group.config)) satisfies Layer.Layer<ControlPlane | GlobalStore, E | SettingInvalid>
   }
 }
