@@ -86,17 +86,21 @@ export type NodeServices =
 
 export interface World {
   readonly seed: number
+  /** throws where there is none */
   readonly node: (dataCenter: string, index: number) => SimulatedNode
   readonly nodes: ReadonlyArray<SimulatedNode>
   /** advances time until every node that is up sees its whole cluster and every datacenter (at most two minutes) */
   readonly awaitReady: Effect.Effect<void, WorldNotReady>
   /** advances time until the effect is done */
   readonly run: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  /** cuts both ways between two groups; each name is a datacenter (its nodes and its store), a node's id, or `globalControlPlane` */
+  /**
+   * Cuts both ways between two groups. Each name is a datacenter (its nodes and its store), `store:` and a datacenter (its store alone), a
+   * node's id, or `globalControlPlane`; any other is a defect that names it, for a fault that hits nobody proves nothing.
+   */
   readonly partition: (between: ReadonlyArray<string>, and: ReadonlyArray<string>) => Effect.Effect<void>
   /** ends all partitions */
   readonly heal: Effect.Effect<void>
-  /** dials between two nodes are refused though both live, as by a firewall that rejects; until `heal` */
+  /** dials between two nodes are refused though both live, as by a firewall that rejects; until `heal`. An id that no node has is a defect */
   readonly reject: (one: string, other: string) => Effect.Effect<void>
   /** ordered events with virtual time */
   readonly trace: ReadonlyArray<TraceEvent>
@@ -320,12 +324,25 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
   )
   for (const entry of started) yield* entry.start
 
+  const places = new Map<string, ReadonlyArray<string>>()
+  for (const name of dataCenterNames) {
+    const ids = nodes.filter((node) => node.dataCenter === name).map((node) => node.id)
+    places.set(name, [storeOf(name), ...ids])
+    // a datacenter may have the name of a node, and then it is meant
+    for (const place of [storeOf(name), ...ids]) if (!places.has(place)) places.set(place, [place])
+  }
+  places.set(globalControlPlane, [globalControlPlane])
+  const unknown = (what: string, name: string, known: Iterable<string>) =>
+    new Error(`there is no ${what} ${name} (known: ${Array.from(known).join(", ")})`)
   const expand = (names: ReadonlyArray<string>) =>
-    names.flatMap((name) =>
-      options.dataCenters[name] === undefined
-        ? [name]
-        : [storeOf(name), ...nodes.filter((node) => node.dataCenter === name).map((node) => node.id)]
-    )
+    names.flatMap((name) => {
+      const found = places.get(name)
+      if (found === undefined) throw unknown("place", name, places.keys())
+      return found
+    })
+  const known = (id: string) => {
+    if (nodes.every((node) => node.id !== id)) throw unknown("node", id, nodes.map((node) => node.id))
+  }
 
   /** What a node still waits for; empty when it is ready. */
   const waiting = Effect.fnUntraced(function*(node: SimulatedNode) {
@@ -377,11 +394,13 @@ export const make = Effect.fnUntraced(function*<E>(options: Options<E>) {
       }),
     partition: (between, and) =>
       Effect.sync(() => {
+        const [one, other] = [expand(between), expand(and)]
         trace.add({ at: now(), where: "world", event: { _tag: "Partitioned", between, and } })
-        network.partition(expand(between), expand(and))
+        network.partition(one, other)
       }),
     reject: (one, other) =>
       Effect.sync(() => {
+        for (const id of [one, other]) known(id)
         trace.add({ at: now(), where: "world", event: { _tag: "Rejected", between: [one], and: [other] } })
         network.reject([one], [other])
         network.reject([other], [one])

@@ -1,6 +1,6 @@
 // What a world promises to the tests that use it: repeatable by seed, faults that bite, monitors that watch.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Cause, Effect, Exit } from "effect"
 import { TestClock } from "effect/testing"
 import { Simulation } from "effect-troupe/testing"
 import { Account, AccountLive } from "../../examples/usage/account.ts"
@@ -31,6 +31,34 @@ const story = (seed: number, network: Simulation.Options["network"] = {}) =>
   }))
 
 describe("a simulated world", () => {
+  it.effect("knows every name that a fault is given, or dies of it: a fault that hits nobody proves nothing", () =>
+    Effect.gen(function*() {
+      const world = yield* Simulation.make({ seed: 10, kinds: AccountLive, dataCenters: { eu: { nodes: 2 } } })
+      yield* world.awaitReady
+      const unknown = Effect.fnUntraced(function*(fault: Effect.Effect<void>) {
+        const exit = yield* Effect.exit(fault)
+        return Exit.isFailure(exit) ? String(Cause.squash(exit.cause)) : "cut"
+      })
+      const knows = "(known: eu, store:eu, eu-0, eu-1, global-control-plane)"
+      assert.strictEqual(yield* unknown(world.partition(["eu-7"], ["eu"])), `Error: there is no place eu-7 ${knows}`)
+      assert.strictEqual(
+        yield* unknown(world.partition(["eu"], ["eu-0", "us"])),
+        `Error: there is no place us ${knows}`
+      )
+      assert.strictEqual(
+        yield* unknown(world.partition(["eu"], ["constructor"])),
+        `Error: there is no place constructor ${knows}`
+      )
+      assert.strictEqual(
+        yield* unknown(world.reject("eu-0", "eu-2")),
+        "Error: there is no node eu-2 (known: eu-0, eu-1)"
+      )
+      assert.strictEqual(yield* unknown(world.reject("eu", "eu-1")), "Error: there is no node eu (known: eu-0, eu-1)")
+      assert.deepStrictEqual(world.trace.filter(({ where }) => where === "world"), [])
+      assert.strictEqual(yield* unknown(world.partition(["eu-0"], ["store:eu", Simulation.globalControlPlane])), "cut")
+      assert.strictEqual(yield* unknown(world.reject("eu-0", "eu-1")), "cut")
+    }))
+
   it.effect("leaves the same trace for the same seed, and another one for another seed", () =>
     Effect.gen(function*() {
       const first = yield* story(11)
