@@ -90,7 +90,7 @@ export const optionalDuration = (
 export const boolean = (options: { readonly env: string; readonly default: boolean }): Setting<boolean, boolean> => ({
   ...options,
   required: false,
-  check: (value) => ({ value }),
+  check: (value) => typeof value === "boolean" ? { value } : "is neither true nor false",
   parse: (text) =>
     ["true", "yes", "on", "1"].includes(text.trim().toLowerCase())
       ? { value: true }
@@ -110,7 +110,9 @@ export function text(options: TextOptions & { readonly default: string }): Setti
 export function text(options: TextOptions & { readonly default?: undefined }): RequiredSetting<string, string>
 export function text(options: TextOptions): Setting<string, string> {
   const check = (value: string) =>
-    value === ""
+    typeof value !== "string"
+      ? "is no text"
+      : value === ""
       ? "is empty"
       : options.pattern !== undefined && !options.pattern.test(value)
       ? `does not match ${options.pattern.source}`
@@ -123,9 +125,22 @@ export const optionalText = (options: { readonly env: string }): Setting<string 
   env: options.env,
   required: false,
   default: undefined,
-  check: (value) => value === "" ? "is empty" : { value },
+  check: (value) =>
+    value !== undefined && typeof value !== "string" ? "is no text" : value === "" ? "is empty" : { value },
   parse: (value) => value === "" ? "is empty" : { value }
 })
+
+/** What programs without types may give for a secret: plain text, or none. A reason never quotes it. */
+const secretProblem = (given: unknown): string | undefined => {
+  if (!Redacted.isRedacted(given)) return "is not redacted: give Redacted.make(...)"
+  try {
+    const value = Redacted.value(given)
+    return typeof value !== "string" ? "is no text" : value === "" ? "is empty" : undefined
+  } catch {
+    // it was wiped
+    return "is no text"
+  }
+}
 
 /** A secret that may be absent; it shows in no log, error or span. */
 export const optionalSecret = (options: {
@@ -134,7 +149,7 @@ export const optionalSecret = (options: {
   env: options.env,
   required: false,
   default: undefined,
-  check: (value) => value !== undefined && Redacted.value(value) === "" ? "is empty" : { value },
+  check: (value) => value === undefined ? { value } : secretProblem(value) ?? { value },
   parse: (value) => value === "" ? "is empty" : { value: Redacted.make(value) }
 })
 
@@ -143,7 +158,12 @@ export const texts = (options: {
   readonly env: string
   readonly default: ReadonlyArray<string>
 }): Setting<ReadonlyArray<string>, ReadonlyArray<string>> => {
-  const check = (value: ReadonlyArray<string>) => value.some((part) => part === "") ? "holds an empty part" : { value }
+  const check = (value: ReadonlyArray<string>) =>
+    !Array.isArray(value) || value.some((part) => typeof part !== "string")
+      ? "is no list of texts"
+      : value.some((part) => part === "")
+      ? "holds an empty part"
+      : { value }
   return {
     ...options,
     required: false,
