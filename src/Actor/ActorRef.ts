@@ -3,7 +3,8 @@
  *
  * A reference caches where the actor was last found. On this node a message goes straight into the actor's mailbox; elsewhere
  * it goes through `Delivery`. If a message certainly did not arrive because the actor has moved, the reference looks the name
- * up again and repeats it; a message whose outcome is unknown is never repeated. So one reference outlives relocations.
+ * up again and repeats it; a message whose outcome is unknown is never repeated, nor one for which there was no room. So one reference
+ * outlives relocations.
  *
  * A reference belongs to the node that it was got on. To introduce one actor to another, send its name, and let `actorOf` find it.
  * Two references are equal (`Equal.equals`) when they are to one name of one kind in one datacenter, wherever it was last found.
@@ -44,7 +45,10 @@ export type Asked<R extends Rpc.Any> = Rpc.Success<R> extends Stream.Stream<infe
 
 /**
  * Messages that want an answer: the handler's success, or its typed error, or why there is none. `AskTimeout`, `HandlerFailed` and
- * `NodeUnreachable` with `Unknown` leave open whether the message was handled; the other failures mean that it certainly was not.
+ * `NodeUnreachable` with `Unknown` leave open whether the message was handled; `InvalidData` and `FrameTooLarge` with `reply` mean
+ * that it was, and that its answer could not be brought; the other failures mean that it certainly was not. (Where an actor forwards
+ * the ask they speak of the one it was forwarded to.) Where there is no room for it, among the asks that one peer may have in
+ * flight or unanswered, or on the way there for longer than `outboxTimeout`, it fails at once: `NodeUnreachable`, `NotSent`, `overloaded`.
  * Asking and telling share one order per sender. Interrupting an ask takes the question back:
  * it is dropped where it waits, its handler interrupted where it runs. One whose time is up leaves its handler alone.
  */

@@ -121,11 +121,16 @@ export class StartFailed extends Schema.TaggedError<StartFailed>()("StartFailed"
   }
 }
 
-/** Data at a boundary (props, a message, a reply) does not fit its schema. Names what and where; nothing was changed by it. */
+/**
+ * Data at a boundary (props, a message, a reply) does not fit its schema. Names what and where. Nothing was changed by it, but where
+ * `reply` is set: then the message was handled, and it is the answer that could not be brought.
+ */
 export class InvalidData extends Schema.TaggedError<InvalidData>()("InvalidData", {
-  /** what was decoded or encoded, e.g. `props of Account`, `Account.Withdraw` */
+  /** what was decoded or encoded, e.g. `props of Account`, `Account.Withdraw`, `reply of Account.Withdraw` */
   what: Schema.String,
-  reason: Schema.String
+  reason: Schema.String,
+  /** of an ask: it is the reply that does not fit, after the message was handled. Absent: it is what was given */
+  reply: Schema.optionalKey(Schema.Literal(true))
 }) {
   readonly retryable = false
   override get message() {
@@ -156,7 +161,9 @@ export class NodeUnreachable extends Schema.TaggedError<NodeUnreachable>()("Node
   outcome: Outcome,
   reason: Schema.String,
   /** of one dial: the address itself answered that nobody listens there. Absent: it did not say so */
-  refused: Schema.optionalKey(Schema.Literal(true))
+  refused: Schema.optionalKey(Schema.Literal(true)),
+  /** it is there, but has no room for more messages, asks or answers, or the way to it has none: nothing to do with where an actor is */
+  overloaded: Schema.optionalKey(Schema.Literal(true))
 }) {
   readonly retryable = true
   override get message() {
@@ -164,14 +171,19 @@ export class NodeUnreachable extends Schema.TaggedError<NodeUnreachable>()("Node
   }
 }
 
-/** A frame is larger than the cap of the side that refuses it. Nothing of it was delivered. */
+/**
+ * A frame is larger than the cap of the side that refuses it. Nothing of it was delivered; where `reply` is set it is the answer of a
+ * message that was handled.
+ */
 export class FrameTooLarge extends Schema.TaggedError<FrameTooLarge>()("FrameTooLarge", {
   bytes: Schema.Int,
-  limit: Schema.Int
+  limit: Schema.Int,
+  /** of an ask: it is the reply that is too large, after the message was handled. Absent: it is the message */
+  reply: Schema.optionalKey(Schema.Literal(true))
 }) {
   readonly retryable = false
   override get message() {
-    return `a frame of ${this.bytes} bytes is over the limit of ${this.limit}`
+    return `a ${this.reply === true ? "reply" : "frame"} of ${this.bytes} bytes is over the limit of ${this.limit}`
   }
 }
 

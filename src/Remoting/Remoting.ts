@@ -203,7 +203,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings.RemotingSetti
       )
       return Effect.timeoutOrElse(waiting, {
         duration: settings.outboxTimeout,
-        orElse: () => Effect.fail(session.failure("NotSent", "the outbox is full"))
+        orElse: () => Effect.fail(session.overload("the outbox is full"))
       })
     })
 

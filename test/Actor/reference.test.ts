@@ -165,6 +165,22 @@ describe("a reference", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect("fails at once where there is no room for its message, and asks no directory where its actor is", () => {
+    const full = new NodeUnreachable({ node: "b", outcome: "NotSent", reason: "full", overloaded: true })
+    const lookups = [Effect.succeed(at("c", 2))]
+    const { layer, sent } = system({
+      nodes: { b: () => Effect.fail(full), c: () => Effect.succeed(7) },
+      lookups
+    })
+    return Effect.gen(function*() {
+      const ref = yield* spawned
+      assert.strictEqual(yield* Effect.flip(ref.ask.Add({ n: 1 })), full)
+      assert.strictEqual(yield* Effect.flip(ref.tell.Add({ n: 1 })), full)
+      assert.deepStrictEqual(sent, ["b/1", "b/1"])
+      assert.strictEqual(lookups.length, 1)
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("whose second attempt is on its way at the deadline says that the outcome is unknown", () => {
     const { layer, sent } = system({
       nodes: { b: () => Effect.fail(unreachable("NotSent")), c: () => Effect.never },

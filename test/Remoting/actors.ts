@@ -24,6 +24,8 @@ export const Player = Actor.make("Player", {
   protocol: [
     Rpc.make("Echo", { payload: { text: Schema.String }, success: Schema.String }),
     Rpc.make("Length", { payload: { bytes: Schema.Uint8Array }, success: Schema.Uint8Array }),
+    Rpc.make("Long", { payload: { length: Schema.Int }, success: Schema.String }),
+    Rpc.make("Wrong", { payload: { n: Schema.String }, success: Schema.Struct({ n: Schema.Int }) }),
     Rpc.make("Hang", { payload: { id: Schema.String }, success: Schema.String }),
     Rpc.make("HangAside", { payload: { id: Schema.String }, success: Schema.String }),
     Rpc.make("Half", { payload: { n: Schema.Int }, success: Schema.Int, error: Odd }),
@@ -65,6 +67,9 @@ const layerPlayers = (log: Array<string>) =>
       return Player.of({
         Echo: ({ text }) => Effect.as(write(text), text),
         Length: ({ bytes }) => Effect.succeed(bytes.subarray(0, bytes.length / 2)),
+        Long: ({ length }) => Effect.as(write(`long ${length}`), "x".repeat(length)),
+        // no number, whatever its type says
+        Wrong: ({ n }) => Effect.as(write("wrong"), { n } as never),
         Hang: ({ id }) => hang(id),
         HangAside: ({ id }) => context.fork(hang(id)),
         Half: ({ n }) => n % 2 === 0 ? Effect.succeed(n / 2) : Effect.fail(new Odd({ n })),
@@ -422,6 +427,24 @@ export const cases: ReadonlyArray<ActorCase> = [
           )
           assert.strictEqual(theirs, ours)
         }))
+  },
+  {
+    name: "a reply that does not fit says that it is the reply, and a message that does not fit never does",
+    run: (nodes) =>
+      Effect.gen(function*() {
+        yield* nodes.b.spawn(Player, "there")
+        const player = yield* nodes.a.actorOf(Player, "there")
+        const long = yield* settle(nodes, Effect.flip(player.ask.Long({ length: 2_000_000 })))
+        assert.isTrue(long._tag === "FrameTooLarge" && long.reply === true && long.message.includes("reply"))
+        const wrong = yield* settle(nodes, Effect.flip(player.ask.Wrong({ n: "one" })))
+        assert.isTrue(wrong._tag === "InvalidData" && wrong.reply === true)
+        assert.deepStrictEqual(nodes.log, ["there: long 2000000", "there: wrong"], "both were handled")
+        const question = yield* settle(nodes, Effect.flip(player.ask.Echo({ text: "x".repeat(2_000_000) })))
+        assert.isTrue(question._tag === "FrameTooLarge" && !("reply" in question))
+        const bad = yield* settle(nodes, Effect.flip(player.ask.Long({ length: "one" } as never)))
+        assert.isTrue(bad._tag === "InvalidData" && !("reply" in bad))
+        assert.strictEqual(nodes.log.length, 2, "neither was handled")
+      })
   },
   {
     name: "large bytes that are given away before they have left fail their message typed, and no other",

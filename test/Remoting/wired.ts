@@ -120,5 +120,5 @@ export const makeSide = Effect.fnUntraced(function*({ delivery, dialed, kind, ..
     messages.outgoing.tell(session, to(name), { kind, tag, payload })
   /** to whom */
   const lost = () => events.flatMap((event) => event._tag === "DeadLetter" ? [event.to] : [])
-  return { messages, session, wire, ask, tell, calls, timeouts, runFork, outcomes, lost }
+  return { messages, session, wire, to, ask, tell, calls, timeouts, runFork, outcomes, lost }
 })

@@ -45,6 +45,12 @@ describe("what the calls of account.ts can fail with", () => {
     >()
   })
 
+  test("what says whether an ask's message was handled, and whether there was no room for it", () => {
+    expect<Errors.FrameTooLarge["reply"]>().type.toBe<true | undefined>()
+    expect<Errors.InvalidData["reply"]>().type.toBe<true | undefined>()
+    expect<Errors.NodeUnreachable["overloaded"]>().type.toBe<true | undefined>()
+  })
+
   test("spawnOn: every way a placement fails", () => {
     const spawned = system.spawnOn(Account, "acct-1", { dataCenter: "eu-west-1", props: { opening: 0 } })
     expect<Effect.Error<typeof spawned>["_tag"]>().type.toBe<

@@ -19,10 +19,13 @@ const askBackoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spa
   Schedule.jittered
 )
 
-/** Did a message to that name certainly not reach it because of where it was sent? Another's end is what an actor forwarded to. */
+/**
+ * Did a message to that name certainly not reach it because of where it was sent? Another's end is what an actor forwarded to, and a
+ * node without room says nothing about where its actors are: to look them up would add to the load.
+ */
 const strayed = (error: TellError | AskError, name: string): boolean =>
   (error._tag === "ActorStopped" && error.name === name) ||
-  (error._tag === "NodeUnreachable" && error.outcome === "NotSent")
+  (error._tag === "NodeUnreachable" && error.outcome === "NotSent" && error.overloaded !== true)
 
 /** `Delivery` fails with typed errors only. */
 const failureOf = <E>(exit: Exit.Failure<unknown, E>): E => Cause.squash(exit.cause) as E

@@ -27,7 +27,9 @@ export const followOn = (cell: Cell, rest: ReadonlyArray<Envelope>): void => {
     const attempt = Effect.catch(
       Effect.suspend(() => refs.tell(ref, message)),
       (error) =>
-        error._tag === "ActorStopped" || (error._tag === "NodeUnreachable" && error.outcome === "NotSent")
+        error._tag === "NodeUnreachable" && error.overloaded === true
+          ? Effect.fail(error)
+          : error._tag === "ActorStopped" || (error._tag === "NodeUnreachable" && error.outcome === "NotSent")
           ? Effect.flatMap(refs.isNowhere(ref), (nowhere) => Effect.fail(nowhere ? gone : error))
           : Effect.fail(gone)
     )

@@ -115,7 +115,7 @@ export class Outgoing {
     const tables = tablesOf(session)
     const tag = this.tag(session, tables, asker)
     if (!(tag instanceof OutTag) || tables.asks.full) {
-      asker.refuse(tag instanceof OutTag ? session.failure("NotSent", "too many asks in flight") : tag)
+      asker.refuse(tag instanceof OutTag ? session.overload("too many asks in flight") : tag)
       return true
     }
     const error = this.write(session, tables, to, asker, tag, route)

@@ -62,5 +62,5 @@ export const setAside = (session: Session, tables: Tables, places: Places, value
 }
 
 /** For an ask or an answer whose bytes are no longer its own. */
-export const takenAway = (what: string) =>
-  new InvalidData({ what, reason: "its bytes were given away before they had left" })
+export const takenAway = (what: string, of: { readonly reply?: true } = {}) =>
+  new InvalidData({ what, reason: "its bytes were given away before they had left", ...of })

@@ -113,12 +113,12 @@ export const reply = (
       bytes = codecOf(tag.message!.error, tag.kind.mode).encode(error.value)
     }
   } catch (error) {
-    return refuse(session, slot, use, new InvalidData({ what, reason: reasonOf(error) }))
+    return refuse(session, slot, use, new InvalidData({ what, reason: reasonOf(error), reply: true }))
   }
   const size = bytes.length + (beside === undefined ? 0 : sizeOf(beside))
   if (size + overhead > session.outbox.maxMessageBytes) {
     const limit = session.outbox.maxMessageBytes - overhead
-    return refuse(session, slot, use, new FrameTooLarge({ bytes: size, limit }))
+    return refuse(session, slot, use, new FrameTooLarge({ bytes: size, limit, reply: true }))
   }
   if (beside !== undefined || bytes.length > largeBytes) {
     const head = new Writer()
@@ -126,7 +126,7 @@ export const reply = (
     head.byte(op).number(slot, use).varint(bytes.length)
     session.outbox.sendBulk(
       new Bulk(head.take(), bytes, partsOf(session, tables, beside), session.outbox.written, (bulk) => {
-        if (bulk.lost) refuse(session, slot, use, takenAway(what))
+        if (bulk.lost) refuse(session, slot, use, takenAway(what, { reply: true }))
       })
     )
   } else session.outbox.writer(bytes.length + overhead).byte(op).number(slot, use).blob(bytes)
@@ -163,7 +163,14 @@ export const onReply = (tables: Tables, op: number, reader: Reader, start: numbe
         : codecOf(AskError, "evolving").decode(reader.bytes.subarray(start, reader.position))
     }
   } catch (error) {
-    return asker.refuse(new InvalidData({ what: `reply of ${tag.message.tag}`, reason: reasonOf(error) }))
+    const what = `reply of ${tag.message.tag}`
+    const reason = reasonOf(error)
+    return asker.refuse(
+      // a refusal does not come from the handler: who can't read why it was refused knows nothing about the outcome
+      op === Op.Refused
+        ? tables.session.failure("Unknown", `${what}: ${reason}`)
+        : new InvalidData({ what, reason, reply: true })
+    )
   }
   if (op === Op.Success) asker.succeed(value)
   else if (op === Op.Failure) asker.reply(Exit.fail(value))

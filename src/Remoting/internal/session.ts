@@ -102,10 +102,16 @@ export class Session {
     return new NodeUnreachable({ node: `${this.peer.host}:${this.peer.port}`, outcome, reason })
   }
 
-  /** of what the peer wants of this side */
+  /** of what is for the peer, and finds no room */
+  overload(reason: string): NodeUnreachable {
+    const { host, port } = this.peer
+    return new NodeUnreachable({ node: `${host}:${port}`, outcome: "NotSent", reason, overloaded: true })
+  }
+
+  /** of what the peer wants of this side, which finds no room here */
   refusal(outcome: "NotSent" | "Unknown", reason: string): NodeUnreachable {
     const { host, port } = this.options.self
-    return new NodeUnreachable({ node: `${host}:${port}`, outcome, reason })
+    return new NodeUnreachable({ node: `${host}:${port}`, outcome, reason, overloaded: true })
   }
 
   // ---- in ----------------------------------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ export const serveUrgent = (calls: Calls, options: {
         if (kind === undefined) return Effect.fail(new ActorStopped({ name }))
         const message = isSystemTag(tag) && urgency(tag) !== undefined ? kind.messages.get(tag) : undefined
         const invalid = (error: unknown) => new InvalidData({ what: `${kindName}.${tag}`, reason: reasonOf(error) })
+        const unanswerable = (error: unknown) =>
+          new InvalidData({ what: `reply of ${kindName}.${tag}`, reason: reasonOf(error), reply: true })
         if (message === undefined) return Effect.fail(invalid("is no urgent message"))
         return Effect.try({
           try: () => codecOf(message.payload, "evolving").decode(question),
@@ -70,7 +72,7 @@ export const serveUrgent = (calls: Calls, options: {
           // the runtime's own messages have no errors but that of whoever may not send them
           Effect.flatMap((answer) => Effect.orDie(answer)),
           Effect.flatMap((answer) =>
-            Effect.try({ try: () => codecOf(message.success, "evolving").encode(answer), catch: invalid })
+            Effect.try({ try: () => codecOf(message.success, "evolving").encode(answer), catch: unanswerable })
           )
         )
       })
@@ -114,7 +116,7 @@ export const askUrgently = (
       try {
         return asker.succeed(codecOf(message.success, "evolving").decode(exit.value as Uint8Array))
       } catch (error) {
-        return asker.refuse(new InvalidData({ what: `reply of ${kind}.${tag}`, reason: reasonOf(error) }))
+        return asker.refuse(new InvalidData({ what: `reply of ${kind}.${tag}`, reason: reasonOf(error), reply: true }))
       }
     }
     const error = Exit.findErrorOption(exit)
