@@ -272,6 +272,8 @@ describe("the rest of a mailbox", () => {
       Get: () => Effect.succeed(1)
     })))
     let moved = false
+    let lookups = 0
+    let crowded = 2
     const elsewhere: Address.ActorAddress = { ...at("c", 9), kind: "Slow", name: "s" }
     const ports = Layer.mergeAll(
       Layer.effect(
@@ -279,16 +281,26 @@ describe("the rest of a mailbox", () => {
         Effect.map(Placement.makeLocal, (local) => ({
           ...local,
           lookup: (_kind: string, name: string) =>
-            moved ? Effect.succeed(elsewhere) : Effect.fail(new DirectoryRebuilding({ name, partition: 0 }))
+            Effect.suspend(() => {
+              if (!moved) return Effect.fail(new DirectoryRebuilding({ name, partition: 0 }))
+              lookups++
+              return Effect.succeed(elsewhere)
+            })
         }))
       ),
       Layer.effect(
         Delivery.Delivery,
         Effect.map(Delivery.makeLocal, (local) => ({
           tell: (to: Address.ActorAddress, message: Delivery.Message) =>
-            to.node.id === "c"
-              ? Effect.sync(() => void arrived.push(`${message.tag} ${JSON.stringify(message.payload)}`))
-              : local.tell(to, message),
+            Effect.suspend(() => {
+              if (to.node.id !== "c") return local.tell(to, message)
+              if (crowded-- > 0) {
+                return Effect.fail(
+                  new NodeUnreachable({ node: "c", outcome: "NotSent", reason: "full", overloaded: true })
+                )
+              }
+              return Effect.sync(() => void arrived.push(`${message.tag} ${JSON.stringify(message.payload)}`))
+            }),
           ask: (to: Address.ActorAddress, message: Delivery.Message, timeout: number) =>
             to.node.id === "c" ? Effect.succeed(Exit.succeed(42)) : local.ask(to, message, timeout)
         }))
@@ -320,6 +332,7 @@ describe("the rest of a mailbox", () => {
       assert.deepStrictEqual(arrived, ["Note {\"n\":1}", "Note {\"n\":2}", "Note {\"n\":3}"])
       assert.isDefined(asked.pollUnsafe())
       assert.strictEqual(yield* Fiber.join(asked), 42)
+      assert.strictEqual(lookups, 2, "one for each of both, none because there was no room")
     }).pipe(Effect.provide(layer))
   })
 })
