@@ -1,6 +1,6 @@
 /**
  * `npm run build`: what is published. Compiles `src` to `dist` and writes its package.json: the same sub-paths as the root's, to `.js`
- * and `.d.ts`; peers and engines as they are; nothing of development.
+ * and `.d.ts`; peers and engines as they are; the pages and examples; nothing of development.
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
@@ -52,4 +52,13 @@ const published = {
   peerDependenciesMeta
 }
 Fs.writeFileSync(Path.join(out, "package.json"), `${JSON.stringify(published, null, 2)}\n`)
-for (const file of ["LICENSE", "README.md"]) Fs.copyFileSync(Path.join(root, file), Path.join(out, file))
+for (const file of ["LICENSE", "README.md", "ARCHITECTURE.md", "CHANGELOG.md"]) {
+  Fs.copyFileSync(Path.join(root, file), Path.join(out, file))
+}
+// what the pages lead to: other pages and example programs, not the data that these read or write
+for (const folder of ["docs", "examples"]) {
+  Fs.cpSync(Path.join(root, folder), Path.join(out, folder), {
+    recursive: true,
+    filter: (path) => Fs.statSync(path).isDirectory() || /\.(md|ts)$/.test(path)
+  })
+}

@@ -154,6 +154,23 @@ describe("the package as it is published", () => {
     expect(Fs.readdirSync(unpacked)).toEqual(expect.arrayContaining(["LICENSE", "README.md", "package.json"]))
   })
 
+  it("has every page that its pages lead to", () => {
+    const pages = ["README.md"]
+    const broken: Array<string> = []
+    // grows while it is walked
+    for (const page of pages) {
+      const text = Fs.readFileSync(Path.join(unpacked, page), "utf8")
+      for (const [, link] of text.matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)) {
+        if (/^https?:/.test(link!)) continue
+        const target = Path.posix.join(Path.posix.dirname(page), link!)
+        if (!Fs.existsSync(Path.join(unpacked, target))) broken.push(`${page}: ${link}`)
+        else if (target.endsWith(".md") && !pages.includes(target)) pages.push(target)
+      }
+    }
+    expect(broken).toEqual([])
+    expect(pages).toEqual(expect.arrayContaining(["ARCHITECTURE.md", "CHANGELOG.md", "docs/README.md"]))
+  })
+
   it("has no any in a public type", () => {
     expect(publicTypes(unpacked).map(show)).toEqual([])
   })
