@@ -163,7 +163,9 @@ export class NodeUnreachable extends Schema.TaggedError<NodeUnreachable>()("Node
   /** of one dial: the address itself answered that nobody listens there. Absent: it did not say so */
   refused: Schema.optionalKey(Schema.Literal(true)),
   /** it is there, but has no room for more messages, asks or answers, or the way to it has none: nothing to do with where an actor is */
-  overloaded: Schema.optionalKey(Schema.Literal(true))
+  overloaded: Schema.optionalKey(Schema.Literal(true)),
+  /** of a dial: it is there, and one of the two does not let the other in, for that reason. Absent: it is another, or not known */
+  barred: Schema.optionalKey(Schema.Literals(["Authentication", "Certificate", "Protocol"]))
 }) {
   readonly retryable = true
   override get message() {

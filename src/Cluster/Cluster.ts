@@ -94,7 +94,8 @@ const provide = (settings: Effect.Effect<ClusterSettings, SettingInvalid>) =>
 /**
  * Joins the cluster of this node's system and datacenter, and leaves it in order when the Layer closes: takes nothing new, moves
  * its actors, hands its partitions over, closes its own lease; at most `shutdownTimeout` for all of it. Building it waits until this node is
- * Up, not for others. Fails with `ProtocolMismatch` where the cluster has other settings, naming the setting.
+ * Up, not for others. Fails with `ProtocolMismatch` where the cluster has other settings, naming the setting, and with `SettingInvalid` where
+ * this node and every Up member refuse each other because of a secret or a certificate.
  */
 export const layer = (options: ClusterOptions): ClusterLayer => Layer.effectContext(provide(group.decode(options)))
 

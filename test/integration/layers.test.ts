@@ -2,7 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Context, Effect, Layer, Logger, Redacted, References, Schedule } from "effect"
 import { ActorSystem, Client, ControlPlane, ControlStore, Jobs, Layers, Topic } from "effect-troupe"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
 import { Account, AccountLive } from "../../examples/usage/account.ts"
+import { type Certified, certify } from "./certificates.ts"
 
 const settingOf = (error: unknown): string =>
   typeof error === "object" && error !== null && "setting" in error ? String(error.setting) : String(error)
@@ -97,27 +101,35 @@ describe("the log of a node", () => {
   it.live("warns once, on both sides, of a member with another secret", () =>
     Effect.gen(function*() {
       const store = Layer.succeedContext(yield* Layer.build(ControlStore.layerMemory))
-      const node = (id: string, secret: string) =>
+      const node = (id: string, secret: string, previousSecret?: string) =>
         logged(
-          Layers.cluster({ system: "bank", id, remoting: { secret: Redacted.make(secret) } }).pipe(
-            Layer.provide(store)
-          )
+          Layers.cluster({
+            system: "bank",
+            id,
+            // they cannot hand over to each other
+            cluster: { shutdownTimeout: "500 millis" },
+            remoting: {
+              secret: Redacted.make(secret),
+              previousSecret: previousSecret === undefined ? undefined : Redacted.make(previousSecret)
+            }
+          }).pipe(Layer.provide(store))
         )
-      const [a, b] = [node("a", "first-secret"), node("b", "other-secret")]
-      const first = yield* Layer.build(a.layer)
-      yield* Effect.forkScoped(Layer.build(b.layer))
+      // one that has both lets the last one in
+      const [a, b, c] = [
+        node("a", "first-secret"),
+        node("b", "next-secret", "first-secret"),
+        node("c", "next-secret")
+      ]
+      for (const { layer } of [a, b, c]) yield* Layer.build(layer)
       const warnings = (lines: ReadonlyArray<Line>) =>
         lines.filter(({ message }) => message === "a peer is refused: authentication failed")
       yield* Effect.suspend(() =>
-        warnings(a.lines).length > 0 && warnings(b.lines).length > 0 ? Effect.void : Effect.fail("not told yet")
+        warnings(a.lines).length > 0 && warnings(c.lines).length > 0 ? Effect.void : Effect.fail("not told yet")
       ).pipe(Effect.retry(Schedule.max([Schedule.spaced("50 millis"), Schedule.during("20 seconds")])))
       yield* Effect.sleep("2 seconds")
-      const { host } = Context.get(first, ActorSystem.ActorSystem).node
-      for (const { lines } of [a, b]) {
-        assert.strictEqual(warnings(lines).length, 1)
-        assert.include(String(warnings(lines)[0]!.peer), host)
-      }
-      assert.notInclude(JSON.stringify([a.lines, b.lines]), "-secret")
+      assert.deepStrictEqual([a, b, c].map(({ lines }) => warnings(lines).length), [1, 0, 1])
+      for (const { lines } of [a, c]) assert.match(String(warnings(lines)[0]!.peer), /^127\.0\.0\.1:\d+$/)
+      assert.notInclude(JSON.stringify([a.lines, b.lines, c.lines]), "-secret")
     }))
 })
 
@@ -188,5 +200,34 @@ describe("a node whose settings contradict its cluster's", () => {
         assert.strictEqual(refused._tag, "ProtocolMismatch")
         assert.include(JSON.stringify(refused), "partitionCount")
       }))
+    }))
+
+  it.live("is refused by name where no member trusts its certificate, nor it theirs", () =>
+    Effect.gen(function*() {
+      const stores = Layer.succeedContext(yield* Layer.build(ControlStore.layerMemory))
+      const folder = yield* Effect.acquireRelease(
+        Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "troupe-layers-"))),
+        (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+      )
+      const node = (id: string, authority: Certified) => {
+        const { cert, key } = certify(id, { by: authority, hosts: ["127.0.0.1"] })
+        const file = (name: string, content: string) => {
+          Fs.writeFileSync(Path.join(folder, `${id}-${name}`), content)
+          return Path.join(folder, `${id}-${name}`)
+        }
+        const remoting = {
+          tlsCertificate: file("node.crt", cert),
+          tlsKey: file("node.key", key),
+          tlsAuthority: file("ca.crt", authority.cert)
+        }
+        return Layers.cluster({ system: "bank", id, remoting }).pipe(Layer.provide(stores))
+      }
+      const [ours, theirs] = [certify("ours"), certify("theirs")]
+      yield* Layer.build(node("a", ours))
+      const refused = yield* Effect.flip(Effect.scoped(Layer.build(node("b", theirs))))
+      assert.strictEqual(settingOf(refused), "remoting.tlsCertificate")
+      const c = yield* Layer.build(node("c", ours))
+      const members = yield* Context.get(c, ActorSystem.ActorSystem).members
+      assert.deepStrictEqual(members.map((member) => member.node.id), ["a", "c"])
     }))
 })

@@ -10,6 +10,7 @@ import type { Topology } from "../../Actor/Topology.ts"
 import { type Caller, Remoting } from "../../Remoting/Remoting.ts"
 import type { Cluster, ClusterView } from "../Cluster.ts"
 import type { ClusterSettings } from "../ClusterSettings.ts"
+import * as Admission from "./admission.ts"
 import * as Balance from "./balance.ts"
 import * as Calls from "./calls.ts"
 import { ClusterRpcs } from "./ClusterRpcs.ts"
@@ -119,6 +120,7 @@ export const makeServices = Effect.fnUntraced(
       caller.client || caller.dataCenter !== membership.self.dataCenter ? "only members are served" : undefined
     yield* remoting.serve(ClusterRpcs, { admit: ofThisCluster }).pipe(Effect.provideContext(served))
     const startedAt = now()
+    yield* Admission.check(membership, calls)
     yield* membership.join
     const deaths = yield* Deaths.follow({ membership, remoting, calls })
     late.deaths = deaths

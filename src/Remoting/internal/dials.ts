@@ -15,6 +15,7 @@ import { describe, type GreetingError, isUnanswered } from "./greeting.ts"
 import * as Handshake from "./handshake.ts"
 import type { Reach, ReachOptions } from "./reach.ts"
 import type { Session } from "./session.ts"
+import { isCertificate } from "./tls.edge.ts"
 
 /** Destinations that are remembered; the oldest are forgotten. */
 const maxRemembered = 10_000
@@ -65,7 +66,9 @@ interface Outbound {
   failures: number
   /** milliseconds, monotonic: no dial before */
   notBefore: number
+  /** of the last failure */
   reason: string
+  barred: NodeUnreachable["barred"]
 }
 
 /** How often to dial in all, after that failure. */
@@ -75,6 +78,17 @@ const dialsFor = (error: GreetingError): number =>
     : error._tag === "Elsewhere" && error.another === true
     ? maxSharedDials
     : 1
+
+/** Does one side not let the other in, and why? */
+const barredBy = (error: GreetingError): NodeUnreachable["barred"] =>
+  error._tag === "NodeUnreachable"
+    ? isCertificate(error.reason) ? "Certificate" : undefined
+    : error._tag === "Elsewhere"
+    ? undefined
+    : error._tag
+
+const unreachable = (node: string, reason: string, barred: NodeUnreachable["barred"] = undefined) =>
+  new NodeUnreachable({ node, outcome: "NotSent", reason, ...(barred === undefined ? {} : { barred }) })
 
 const endpointOf = (to: { readonly host: string; readonly port: number }) => `${to.host}:${to.port}`
 const keyOf = (to: Destination) => `${endpointOf(to)} ${to.id ?? ""}@${to.incarnation ?? ""}`
@@ -105,8 +119,8 @@ export class Dials {
   /** A session to that peer, dialed now if need be. Fails `NotSent`. */
   readonly acquire = (to: Destination): Effect.Effect<Session, NodeUnreachable> =>
     Effect.suspend(() => {
-      const refuse = (reason: string) =>
-        Effect.fail(new NodeUnreachable({ node: endpointOf(to), outcome: "NotSent", reason }))
+      const refuse = (reason: string, barred?: NodeUnreachable["barred"]) =>
+        Effect.fail(unreachable(endpointOf(to), reason, barred))
       if (this.options.isClosing()) return refuse("this node is closing")
       if (this.isShunned(to)) return refuse("its lease is closed")
       const session = this.find(to)
@@ -114,12 +128,12 @@ export class Dials {
       const key = keyOf(to)
       let outbound = this.outbound.get(key)
       if (outbound === undefined) {
-        outbound = { session: undefined, waiting: undefined, failures: 0, notBefore: 0, reason: "" }
+        outbound = { session: undefined, waiting: undefined, failures: 0, notBefore: 0, reason: "", barred: undefined }
         this.outbound.set(key, outbound)
         this.forgetOldest()
       }
       const own = outbound
-      if (own.waiting === undefined && this.options.now() < own.notBefore) return refuse(own.reason)
+      if (own.waiting === undefined && this.options.now() < own.notBefore) return refuse(own.reason, own.barred)
       return Effect.callback<Session, NodeUnreachable>((resume) => {
         const started = own.waiting !== undefined
         const waiting = own.waiting ??= new Set()
@@ -154,8 +168,9 @@ export class Dials {
     const lost = (error: GreetingError) => {
       const reason = describe(error)
       outbound.reason = reason
+      outbound.barred = barredBy(error)
       outbound.notBefore = this.options.now() + this.pause(Math.min(outbound.failures++, 20))
-      finish(Exit.fail(new NodeUnreachable({ node, outcome: "NotSent", reason })))
+      finish(Exit.fail(unreachable(node, reason, outbound.barred)))
     }
     return Effect.gen({ self: this }, function*() {
       for (let dials = 1;; dials++) {
