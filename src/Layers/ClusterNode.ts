@@ -5,6 +5,7 @@ import * as Remoting from "../Remoting/Remoting.ts"
 import * as Transport from "../Remoting/Transport.ts"
 import * as Announce from "./internal/announce.ts"
 import * as Identity from "./internal/identity.ts"
+import { node } from "./internal/node.ts"
 import * as ProcessSignals from "./internal/processSignals.edge.ts"
 import * as RefusedPeers from "./internal/refusedPeers.ts"
 import * as Rings from "./internal/rings.ts"
@@ -27,7 +28,8 @@ export const cluster = (options: ClusterNodeOptions) =>
     Layer.provideMerge(Rings.clusterNode(Remoting.layer(options.remoting), Cluster.layer(options.cluster ?? {}))),
     Layer.provideMerge(Identity.layer(options, onlyDataCenter)),
     Layer.provide(Transport.layerTcp(options.remoting)),
-    Layer.provideMerge(RefusedPeers.layerEvents)
+    Layer.provideMerge(RefusedPeers.layerEvents),
+    node
   )
 
 /** `cluster` from the environment; a process that leaves on SIGTERM ends with exit code 0, one
@@ -37,5 +39,6 @@ export const clusterConfig = Announce.layerUp.pipe(
   Layer.provideMerge(Identity.layerConfigIn(onlyDataCenter)),
   Layer.provide(Transport.layerTcpConfig),
   Layer.provideMerge(ProcessSignals.layer),
-  Layer.provideMerge(RefusedPeers.layerEvents)
+  Layer.provideMerge(RefusedPeers.layerEvents),
+  node
 )

@@ -7,6 +7,7 @@ import * as Remoting from "../Remoting/Remoting.ts"
 import * as Transport from "../Remoting/Transport.ts"
 import * as Announce from "./internal/announce.ts"
 import * as Identity from "./internal/identity.ts"
+import { node } from "./internal/node.ts"
 import * as ProcessSignals from "./internal/processSignals.edge.ts"
 import * as RefusedPeers from "./internal/refusedPeers.ts"
 import * as Rings from "./internal/rings.ts"
@@ -33,7 +34,8 @@ export const multiDataCenter = (options: MultiDataCenterOptions) =>
     )),
     Layer.provideMerge(Identity.layer(options, options.dataCenter.name)),
     Layer.provide(Transport.layerTcp(options.remoting)),
-    Layer.provideMerge(RefusedPeers.layerEvents)
+    Layer.provideMerge(RefusedPeers.layerEvents),
+    node
   )
 
 /**
@@ -46,5 +48,6 @@ export const multiDataCenterConfig = Announce.layerReady.pipe(
   Layer.provideMerge(Identity.layerConfig),
   Layer.provide(Transport.layerTcpConfig),
   Layer.provideMerge(ProcessSignals.layer),
-  Layer.provideMerge(RefusedPeers.layerEvents)
+  Layer.provideMerge(RefusedPeers.layerEvents),
+  node
 )

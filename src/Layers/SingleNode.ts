@@ -7,6 +7,7 @@ import * as Node from "../Actor/Node.ts"
 import * as SystemEvents from "../Actor/SystemEvents.ts"
 import type { Topics } from "../Actor/Topic.ts"
 import type { Topology } from "../Actor/Topology.ts"
+import { node } from "./internal/node.ts"
 import * as Rings from "./internal/rings.ts"
 
 /**
@@ -21,5 +22,6 @@ export const singleNode = (
 ): Layer.Layer<ActorSystem | ActorHost | Jobs | Topics | Topology | Node.Node | SystemEvents.SystemEvents> =>
   Rings.singleNode.pipe(
     Layer.provideMerge(Node.layerLocal(options)),
-    Layer.provideMerge(SystemEvents.layer)
+    Layer.provideMerge(SystemEvents.layer),
+    node
   )

@@ -28,6 +28,48 @@ describe("Layers.singleNode", () => {
     }).pipe(Effect.provide(AccountLive.pipe(Layer.provideMerge(Layers.singleNode({ system: "bank" }))))))
 })
 
+describe("two nodes in one program", () => {
+  const systemOf = (context: Context.Context<ActorSystem.ActorSystem>) => Context.get(context, ActorSystem.ActorSystem)
+
+  it.effect("are two, also where one is built inside the other", () =>
+    Effect.gen(function*() {
+      const outer = yield* ActorSystem.ActorSystem
+      const inner = systemOf(yield* Layer.build(Layers.singleNode({ system: "b" })))
+      assert.notStrictEqual(inner.node.id, outer.node.id)
+    }).pipe(Effect.provide(Layers.singleNode({ system: "a" })), Effect.scoped))
+
+  it.effect("are one where they are one Layer", () =>
+    Effect.gen(function*() {
+      const node = Layers.singleNode({ system: "a" })
+      const ids: Array<string> = []
+      const look = () =>
+        Layer.effectDiscard(Effect.map(ActorSystem.ActorSystem, (system) => void ids.push(system.node.id))).pipe(
+          Layer.provide(node)
+        )
+      yield* Layer.build(Layer.mergeAll(look(), look(), node))
+      assert.strictEqual(ids.length, 2)
+      assert.strictEqual(ids[0], ids[1])
+    }).pipe(Effect.scoped))
+
+  it.live("are two members of one cluster", () =>
+    Effect.gen(function*() {
+      const one = yield* ActorSystem.ActorSystem
+      const other = systemOf(yield* Layer.build(Layers.cluster({ system: "bank", id: "other" })))
+      assert.notStrictEqual(one.node.port, other.node.port)
+      const members = yield* one.members.pipe(
+        Effect.repeat({
+          schedule: Schedule.spaced("20 millis"),
+          until: (members) => members.length === 2
+        })
+      )
+      assert.deepStrictEqual(members.map(({ node }) => node.id).sort(), ["one", "other"])
+    }).pipe(
+      Effect.provide(Layers.cluster({ system: "bank", id: "one" })),
+      Effect.provide(ControlStore.layerMemory),
+      Effect.scoped
+    ))
+})
+
 describe("Layers.cluster", () => {
   const node = (options: Layers.ClusterNodeOptions) =>
     AccountLive.pipe(Layer.provideMerge(Layers.cluster(options)), Layer.provide(ControlStore.layerMemory))
