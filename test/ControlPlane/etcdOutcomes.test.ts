@@ -17,8 +17,15 @@ interface Found {
   readonly born: number
 }
 
-/** Operations on a link that loses the first answer, and whose next ones say that the comparison failed and what is there. */
-const afterLostAnswer = <A, E>(found: Found | undefined, use: (operations: Operations) => Effect.Effect<A, E>) =>
+/**
+ * Operations on a link that loses the first answer, and whose next ones say that the comparison failed and what is there. `transactions`
+ * are counted.
+ */
+const afterLostAnswer = <A, E>(
+  found: Found | undefined,
+  use: (operations: Operations) => Effect.Effect<A, E>,
+  seen = { transactions: 0 }
+) =>
   Effect.gen(function*() {
     let calls = 0
     const kvs = found === undefined ? [] : [{
@@ -28,12 +35,17 @@ const afterLostAnswer = <A, E>(found: Found | undefined, use: (operations: Opera
       create_revision: String(found.born)
     }]
     const link = {
-      call: () =>
-        Effect.suspend(() =>
-          calls++ === 0
-            ? Effect.fail(new EtcdFailure({ kind: "NoAnswer", reason: "lost" }))
-            : Effect.succeed({ succeeded: false, header: { revision: "90" }, responses: [{ response_range: { kvs } }] })
-        )
+      call: (_service: string, method: string) =>
+        Effect.suspend(() => {
+          if (method === "txn") seen.transactions++
+          if (calls++ === 0) return Effect.fail(new EtcdFailure({ kind: "NoAnswer", reason: "lost" }))
+          const header = { revision: "90" }
+          return Effect.succeed(
+            method === "range"
+              ? { header, kvs, more: false }
+              : { succeeded: false, header, responses: [{ response_range: { kvs } }] }
+          )
+        })
     } as unknown as EtcdLink
     const operations = makeOperations(link, makeNamespace("/t"), Duration.seconds(5), () => ownId, () => Effect.void)
     const fiber = yield* Effect.forkChild(
@@ -43,7 +55,7 @@ const afterLostAnswer = <A, E>(found: Found | undefined, use: (operations: Opera
       }),
       { startImmediately: true }
     )
-    yield* TestClock.adjust("1 second")
+    yield* TestClock.adjust("6 seconds")
     return yield* Fiber.join(fiber)
   })
 
@@ -59,6 +71,15 @@ describe("a write on etcd whose answer was lost", () => {
     Effect.gen(function*() {
       const found = { value: "3", writer: otherId, mod: 9, born: 3 }
       assert.strictEqual(yield* afterLostAnswer(found, (store) => store.update("k", "2", "7")), "OutcomeUnknown")
+    }))
+
+  it.effect("is not sent again if it is a create: a late first one could bring the key back after a removal", () =>
+    Effect.gen(function*() {
+      for (const found of [undefined, { value: "3", writer: otherId, mod: 9, born: 9 }]) {
+        const seen = { transactions: 0 }
+        assert.strictEqual(yield* afterLostAnswer(found, (store) => store.create("k", "2"), seen), "OutcomeUnknown")
+        assert.strictEqual(seen.transactions, 1)
+      }
     }))
 
   it.effect("was certainly no removal where others have gone on with the same life of the key", () =>

@@ -1,8 +1,11 @@
 /**
  * The single-key operations on etcd, with true outcomes. Each write is one transaction that compares the key's revision, and
- * carries an id of its own behind the value. A write without an answer is tried again as the very same transaction: it can
+ * carries an id of its own behind the value. An update or removal without an answer is tried again as the very same transaction: it can
  * succeed only if it had not been applied, and if it finds the key changed, its own id there proves that it had been. What neither
  * shows stays unknown: so does a removal that finds the key gone, since etcd keeps no word of who removed it.
+ *
+ * A create is never sent twice. A member that was frozen brings the first one when it thaws, and a key that was created by the second,
+ * and removed since, would rise again: absence has no revision that passes. So a create without an answer is looked for, by its id.
  */
 import { Duration, Effect, Random, Result } from "effect"
 import { InvalidData, OutcomeUnknown, RevisionConflict, StoreUnavailable } from "../../Actor/errors.ts"
@@ -94,6 +97,9 @@ export const readRange = Effect.fnUntraced(function*(
   }
 })
 
+/** the revision that etcd gives to a key which is not there */
+const absent: Revision = "0"
+
 // ---- operations ----------------------------------------------------------------------------------------------------------------
 
 export type Operations = Pick<ControlStoreService, "get" | "create" | "update" | "remove" | "list">
@@ -170,11 +176,24 @@ export const makeOperations = (
     }, timeoutMillis)
   }
 
+  /** What has become of a create without an answer; no answer still, where it is not there so far. */
+  const lookFor = (operation: string, key: string, writer: string | undefined, timeoutMillis: number) =>
+    Effect.flatMap(
+      link.call<RangeResponse>("KV", "range", { key: bytesOf(key) }, timeoutMillis),
+      ({ kvs }): Effect.Effect<Revision, EtcdFailure | OutcomeUnknown> => {
+        const found = kvs[0]
+        if (found === undefined) return Effect.fail(new EtcdFailure({ kind: "NoAnswer", reason: "an answer was lost" }))
+        return valueOf(found.value)?.writer === writer
+          ? Effect.succeed(found.mod_revision)
+          : Effect.fail(new OutcomeUnknown({ operation, reason: "an answer was lost, and the key has moved on since" }))
+      }
+    )
+
   /** `writer` is the id that the change leaves behind; a removal leaves none. */
   const writeAt = (operation: string, key: string, expected: Revision, change: object, writer: string | undefined) =>
     persist(
-      (timeoutMillis, uncertain) =>
-        Effect.flatMap(
+      (timeoutMillis, uncertain): Effect.Effect<Revision, EtcdFailure | RevisionConflict | OutcomeUnknown> =>
+        uncertain && expected === absent ? lookFor(operation, key, writer, timeoutMillis) : Effect.flatMap(
           transact(key, expected, change, timeoutMillis),
           (answer): Effect.Effect<Revision, RevisionConflict | OutcomeUnknown> => {
             if (answer.succeeded) return Effect.succeed(answer.header.revision)
@@ -237,8 +256,7 @@ export const makeOperations = (
               : Effect.succeedSome(entry)
           })
       ),
-    // revision 0 is what etcd gives to an absent key
-    create: (key, value) => put(`create ${key}`, key, value, "0"),
+    create: (key, value) => put(`create ${key}`, key, value, absent),
     update: (key, value, revision) => ifRevision(key, revision, put(`update ${key}`, key, value, revision)),
     remove: (key, revision) =>
       ifRevision(
