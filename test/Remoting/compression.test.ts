@@ -6,14 +6,14 @@ import { Delivery } from "../../src/Actor/Delivery.ts"
 import { Node } from "../../src/Actor/Node.ts"
 import { Buffers } from "../../src/Remoting/internal/buffers.ts"
 import { deflateCapability, Deflater, maxInside, unpack } from "../../src/Remoting/internal/compression.ts"
-import { FrameType, type Identity } from "../../src/Remoting/internal/handshake.ts"
+import { FrameType } from "../../src/Remoting/internal/handshake.ts"
 import { Session } from "../../src/Remoting/internal/session.ts"
 import { Turns } from "../../src/Remoting/internal/turns.ts"
 import { Malformed, Reader, Writer } from "../../src/Remoting/internal/wire.ts"
 import { decode } from "../../src/Remoting/Settings.ts"
 import type { Connection } from "../../src/Remoting/Transport.ts"
 import { cases, Recorder } from "../../src/Testing/DeliveryContract.ts"
-import { simulatedHarness } from "./support.ts"
+import { identityOf, simulatedHarness } from "./support.ts"
 
 describe("Delivery with deflated frames", () => {
   for (const { name, run } of cases) {
@@ -120,19 +120,6 @@ describe("what a peer sends deflated", () => {
 })
 
 describe("a session", () => {
-  const identity = (id: string, capabilities: ReadonlyArray<string>): Identity => ({
-    system: "test",
-    dataCenter: "dc",
-    id,
-    incarnation: "1",
-    host: id,
-    port: 1,
-    client: false,
-    maxFrameBytes: 1024 * 1024,
-    windowBytes: 4 * 1024 * 1024,
-    kinds: new Map(),
-    capabilities
-  })
   const open = (peer: ReadonlyArray<string>) => {
     const frames: Array<Uint8Array> = []
     const connection: Connection = {
@@ -148,8 +135,8 @@ describe("a session", () => {
     }
     const session = new Session({
       connection,
-      self: identity("a", [deflateCapability]),
-      peer: identity("b", peer),
+      self: identityOf("a", { capabilities: [deflateCapability] }),
+      peer: identityOf("b", { capabilities: peer }),
       dialed: true,
       number: 1,
       outboxBytes: 1024 * 1024,

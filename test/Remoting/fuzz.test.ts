@@ -20,7 +20,7 @@ import type { Connection } from "../../src/Remoting/Transport.ts"
 import { layerRecorders, Recorder, RecorderNext, Recorders } from "../../src/Testing/DeliveryContract.ts"
 import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
 import { ActorHost } from "../../src/Actor/ActorHost.ts"
-import { startNode } from "./support.ts"
+import { identityOf, startNode } from "./support.ts"
 
 const frames = 100_000
 
@@ -135,18 +135,7 @@ const inPieces = (seen: ReadonlyArray<Uint8Array>): ReadonlyArray<Uint8Array> =>
     return pieces
   })
 
-const identity = (id: string): Handshake.Identity => ({
-  system: "test",
-  dataCenter: "dc",
-  id,
-  incarnation: "1",
-  host: id,
-  port: 1,
-  client: false,
-  maxFrameBytes: 1024 * 1024,
-  windowBytes: 4 * 1024 * 1024,
-  kinds: new Map([[Recorder.name, Recorder.fingerprint]])
-})
+const identity = (id: string) => identityOf(id, { kinds: new Map([[Recorder.name, Recorder.fingerprint]]) })
 
 /** whoever wants to know that all has left */
 let idle = () => {}

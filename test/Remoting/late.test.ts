@@ -13,7 +13,7 @@ import { Turns } from "../../src/Remoting/internal/turns.ts"
 import { Remoting } from "../../src/Remoting/Remoting.ts"
 import { type ContractNode, Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
 import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
-import { startNode } from "./support.ts"
+import { identityOf, startNode } from "./support.ts"
 
 const settle = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {
@@ -119,18 +119,7 @@ describe("a kind that is withdrawn", () => {
 
 describe("a peer that asks and does not listen", () => {
   it("is given up before its answers fill the memory here", () => {
-    const identity = {
-      system: "test",
-      dataCenter: "dc",
-      id: "b",
-      incarnation: "1",
-      host: "b",
-      port: 1,
-      client: false,
-      maxFrameBytes: 65_536,
-      windowBytes: 65_536,
-      kinds: new Map()
-    }
+    const identity = identityOf("b", { maxFrameBytes: 65_536, windowBytes: 65_536 })
     const ended: Array<string> = []
     const session = new Session({
       connection: {

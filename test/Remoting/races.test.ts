@@ -11,7 +11,7 @@ import { Writer } from "../../src/Remoting/internal/wire.ts"
 import { Remoting } from "../../src/Remoting/Remoting.ts"
 import { type ContractNode, layerRecorders, Recorder, Recorders } from "../../src/Testing/DeliveryContract.ts"
 import * as SimulatedNetwork from "../../src/Testing/SimulatedNetwork.ts"
-import { simulatedHarness, startNode } from "./support.ts"
+import { identityOf, simulatedHarness, startNode } from "./support.ts"
 import { makeSide } from "./wired.ts"
 
 const never = { kind: Recorder, tag: "Never", payload: {} }
@@ -197,18 +197,7 @@ describe("an actor that the peer says is gone", () => {
 
 describe("a node of many kinds", () => {
   const kinds = new Map(Array.from({ length: 1000 }, (_, i) => [`kind-${i}`.padEnd(200, "x"), "f".repeat(64)]))
-  const identity = (id: string): Handshake.Identity => ({
-    system: "test",
-    dataCenter: "dc",
-    id,
-    incarnation: "1",
-    host: id,
-    port: 1,
-    client: false,
-    maxFrameBytes: 1024 * 1024,
-    windowBytes: 1024 * 1024,
-    kinds
-  })
+  const identity = (id: string) => identityOf(id, { windowBytes: 1024 * 1024, kinds })
 
   it("says in its handshake what fits there, and the rest is evolving to others", () => {
     const config: Handshake.Config = {

@@ -1,6 +1,7 @@
 // Nodes with recorders on the simulated network.
 import { Effect, Layer, Random, Scope } from "effect"
 import { TestClock } from "effect/testing"
+import type { Identity } from "../../src/Remoting/internal/handshake.ts"
 import * as Remoting from "../../src/Remoting/Remoting.ts"
 import type { RemotingOptions } from "../../src/Remoting/Settings.ts"
 import * as Transport from "../../src/Remoting/Transport.ts"
@@ -58,3 +59,18 @@ export const simulatedHarness = Effect.fnUntraced(
     return { ...harness, network }
   }
 )
+
+/** A node as a handshake shows it; of no kinds unless told. */
+export const identityOf = (id: string, more: Partial<Identity> = {}): Identity => ({
+  system: "test",
+  dataCenter: "dc",
+  id,
+  incarnation: "1",
+  host: id,
+  port: 1,
+  client: false,
+  maxFrameBytes: 1024 * 1024,
+  windowBytes: 4 * 1024 * 1024,
+  kinds: new Map(),
+  ...more
+})

@@ -8,7 +8,7 @@ import type { KindDefinition } from "../../src/Actor/Kind.ts"
 import type { SystemEvent } from "../../src/Actor/SystemEvents.ts"
 import { Buffers } from "../../src/Remoting/internal/buffers.ts"
 import { Calls } from "../../src/Remoting/internal/calls.ts"
-import type { Identity } from "../../src/Remoting/internal/handshake.ts"
+import { identityOf } from "./support.ts"
 import { Messages } from "../../src/Remoting/internal/messages.ts"
 import { Session } from "../../src/Remoting/internal/session.ts"
 import { Turns } from "../../src/Remoting/internal/turns.ts"
@@ -38,19 +38,11 @@ export interface SideOptions {
 
 /** One end of a session between nodes that know the same kind. */
 export const makeSide = Effect.fnUntraced(function*({ delivery, dialed, kind, ...options }: SideOptions) {
-  const identity: Identity = {
-    system: "test",
-    dataCenter: "dc",
-    id: "b",
-    incarnation: "1",
-    host: "b",
-    port: 1,
-    client: false,
-    maxFrameBytes: 1024 * 1024,
+  const identity = identityOf("b", {
     windowBytes: options.windowBytes ?? 64 * 1024 * 1024,
     kinds: new Map([[kind.name, kind.fingerprint]]),
     capabilities: ["parts", "compact"]
-  }
+  })
   const events: Array<SystemEvent> = []
   const timeouts = new Timeouts(yield* Clock.Clock, yield* Effect.context<never>())
   const runFork = Effect.runForkWith(yield* Effect.context<never>())

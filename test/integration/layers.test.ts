@@ -64,8 +64,7 @@ describe("two nodes in one program", () => {
       )
       assert.deepStrictEqual(members.map(({ node }) => node.id).sort(), ["one", "other"])
     }).pipe(
-      Effect.provide(Layers.cluster({ system: "bank", id: "one" })),
-      Effect.provide(ControlStore.layerMemory),
+      Effect.provide(Layer.provideMerge(Layers.cluster({ system: "bank", id: "one" }), ControlStore.layerMemory)),
       Effect.scoped
     ))
 })

@@ -176,6 +176,9 @@ export const makeOperations = (
     }, timeoutMillis)
   }
 
+  const movedOn = (operation: string) =>
+    new OutcomeUnknown({ operation, reason: "an answer was lost, and the key has moved on since" })
+
   /** What has become of a create without an answer; no answer still, where it is not there so far. */
   const lookFor = (operation: string, key: string, writer: string | undefined, timeoutMillis: number) =>
     Effect.flatMap(
@@ -185,7 +188,7 @@ export const makeOperations = (
         if (found === undefined) return Effect.fail(new EtcdFailure({ kind: "NoAnswer", reason: "an answer was lost" }))
         return valueOf(found.value)?.writer === writer
           ? Effect.succeed(found.mod_revision)
-          : Effect.fail(new OutcomeUnknown({ operation, reason: "an answer was lost, and the key has moved on since" }))
+          : Effect.fail(movedOn(operation))
       }
     )
 
@@ -209,9 +212,7 @@ export const makeOperations = (
             // A removal leaves no id behind. But a life that began before it, and that others have gone on with, was never ended.
             return found !== undefined && writer === undefined && BigInt(found.create_revision) <= BigInt(expected)
               ? Effect.fail(new RevisionConflict({ key, current: found.mod_revision }))
-              : Effect.fail(
-                new OutcomeUnknown({ operation, reason: "an answer was lost, and the key has moved on since" })
-              )
+              : Effect.fail(movedOn(operation))
           }
         ),
       (failure, uncertain): WriteError =>
